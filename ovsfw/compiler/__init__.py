@@ -1,0 +1,1 @@
+"""Policy and bindings to flows.  Pure; the only place that knows both security groups and OpenFlow."""

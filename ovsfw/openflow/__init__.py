@@ -1,0 +1,1 @@
+"""What a switch understands: matches, actions, flows.  Pure, and knows nothing of security groups."""

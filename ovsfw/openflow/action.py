@@ -1,0 +1,260 @@
+"""Actions, and their bytes by the codec.
+
+Each action is a small frozen value (a dataclass and not a tuple: `Output(3)` must not equal `Resubmit(3)`);
+`encode_actions` gives the bytes of a whole list.  Sources: ovs-actions(7), and the
+Nicira extension layouts in Open vSwitch's lib/ofp-actions.c.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from ovsfw.openflow import match as m
+from ovsfw.openflow.codec import ofproto, parser
+
+
+class Place(NamedTuple):
+    """Some bits of a field: `length` bits from bit `first` up."""
+
+    field: m.Field
+    first: int
+    length: int
+
+
+# Fields that actions write but no flow of ours matches, under the names ovs-ofctl prints.
+VLAN_TCI = m.Field("NXM_OF_VLAN_TCI", "vlan_tci", 16, m.Kind.HEX, -1)
+
+
+def whole(field: m.Field) -> Place:
+    """All bits of a field."""
+    return Place(field, 0, field.bits)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Send the packet out of a port; NORMAL is the switch's own forwarding."""
+
+    port: int
+
+
+NORMAL = Output(ofproto.OFPP_NORMAL)
+IN_PORT = Output(ofproto.OFPP_IN_PORT)
+
+
+@dataclass(frozen=True, slots=True)
+class Resubmit:
+    """Look the packet up in another table, then come back for the next action."""
+
+    table: int
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Write a constant into some bits of a field."""
+
+    place: Place
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Copy bits from one field to another of the same length."""
+
+    source: Place
+    target: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Conjunction:
+    """This flow is one value of dimension `clause` (from 1) of conjunction `id`."""
+
+    id: int
+    clause: int
+    clauses: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ct:
+    """Send the packet to conntrack.
+
+    `zone` is a number or the 16 bits that hold it; `table`, where the packet goes on with its ct_state, None to go on
+    here untracked; `exec`, what is written into ct_mark and ct_label when the connection is committed.
+    """
+
+    zone: int | Place
+    commit: bool = False
+    force: bool = False
+    table: int | None = None
+    exec: tuple[Load | Move, ...] = ()
+    alg: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CtClear:
+    """Forget the packet's conntrack state."""
+
+
+@dataclass(frozen=True, slots=True)
+class PopVlan:
+    """Take the outer VLAN tag off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """An action of somebody else's flow, as it was read: shown, never sent."""
+
+    data: bytes
+
+
+Action = Output | Resubmit | Load | Move | Conjunction | Ct | CtClear | PopVlan | Unknown
+
+
+def _ofs_nbits(place: Place) -> int:
+    return place.first << 6 | (place.length - 1)
+
+
+def _to_codec(action: Action) -> Any:  # noqa: ANN401 - the codec is untyped
+    """The codec's object for an action."""
+    match action:
+        case Output(port):
+            return parser.OFPActionOutput(port, 0)
+        case Resubmit(table):
+            return parser.NXActionResubmitTable(in_port=ofproto.OFPP_IN_PORT & 0xFFFF, table_id=table)
+        case Load(place, value):
+            return parser.NXActionRegLoad(_ofs_nbits(place), place.field.codec_name, value)
+        case Move(source, target):
+            return parser.NXActionRegMove(
+                source.field.codec_name, target.field.codec_name, source.length, source.first, target.first
+            )
+        case Conjunction(number, clause, clauses):
+            return parser.NXActionConjunction(clause=clause - 1, n_clauses=clauses, id_=number)
+        case Ct(zone):
+            is_place = isinstance(zone, Place)
+            return parser.NXActionCT(
+                flags=action.commit | action.force << 1,
+                zone_src=zone.field.codec_name if is_place else "",
+                zone_ofs_nbits=_ofs_nbits(zone) if is_place else zone,
+                recirc_table=0xFF if action.table is None else action.table,
+                alg=action.alg,
+                actions=[_to_codec(nested) for nested in action.exec],
+            )
+        case CtClear():
+            return parser.NXActionCTClear()
+        case PopVlan():
+            return parser.OFPActionPopVlan()
+        case Unknown(data):
+            raise ValueError(f"cannot send an unknown action: {data.hex()}")
+
+
+@lru_cache(maxsize=1 << 16)
+def encode_action(action: Action) -> bytes:
+    """One action, padded to eight bytes."""
+    buffer = bytearray()
+    _to_codec(action).serialize(buffer, 0)
+    return bytes(buffer)
+
+
+@lru_cache(maxsize=1 << 15)
+def encode_actions(actions: tuple[Action, ...]) -> bytes:
+    """The instructions of a flow: one apply-actions, or nothing when there is no action, as the switch writes it."""
+    data = b"".join([encode_action(action) for action in actions])
+    if not data:
+        return b""
+    return _APPLY + (8 + len(data)).to_bytes(2, "big") + b"\0\0\0\0" + data
+
+
+_APPLY = ofproto.OFPIT_APPLY_ACTIONS.to_bytes(2, "big")
+
+_FIELD_BY_CODEC_NAME = {field.codec_name: field for field in (*m.FIELDS, VLAN_TCI)}
+
+
+def _place(name: str, first: int, length: int) -> Place:
+    return Place(_FIELD_BY_CODEC_NAME[name], first, length)
+
+
+def _place_of(name: str, ofs_nbits: int) -> Place:
+    return _place(name, ofs_nbits >> 6, (ofs_nbits & 63) + 1)
+
+
+def _from_codec(parsed: Any) -> Action | None:  # noqa: ANN401, PLR0911 - one return per kind of action
+    """Our action for the codec's object; None for a kind this program never sends."""
+    match parsed:
+        case parser.OFPActionOutput():
+            return Output(parsed.port)
+        case parser.NXActionResubmitTable():
+            return Resubmit(parsed.table_id)
+        case parser.NXActionRegLoad():
+            return Load(_place_of(parsed.dst, parsed.ofs_nbits), parsed.value)
+        case parser.NXActionRegMove():
+            return Move(
+                _place(parsed.src_field, parsed.src_ofs, parsed.n_bits),
+                _place(parsed.dst_field, parsed.dst_ofs, parsed.n_bits),
+            )
+        case parser.NXActionConjunction():
+            return Conjunction(parsed.id, parsed.clause + 1, parsed.n_clauses)
+        case parser.NXActionCT():
+            nested = tuple(_from_codec(inner) for inner in parsed.actions)
+            zone = _place_of(parsed.zone_src, parsed.zone_ofs_nbits) if parsed.zone_src else parsed.zone_ofs_nbits
+            return Ct(
+                zone,
+                commit=bool(parsed.flags & 1),
+                force=bool(parsed.flags & 2),
+                table=None if parsed.recirc_table == 0xFF else parsed.recirc_table,
+                exec=tuple(inner for inner in nested if isinstance(inner, Load | Move)),
+                alg=parsed.alg,
+            )
+        case parser.NXActionCTClear():
+            return CtClear()
+        case parser.OFPActionPopVlan():
+            return PopVlan()
+    return None
+
+
+def _decode_action(data: bytes) -> Action:
+    """One action; what does not encode to the same bytes again is kept as Unknown rather than shown wrongly."""
+    try:
+        action = _from_codec(parser.OFPAction.parser(data, 0))
+        if action is not None and encode_action(action) == data:
+            return action
+    except Exception:  # noqa: BLE001, S110 - the codec raises anything on bytes it does not know
+        pass
+    return Unknown(data)
+
+
+@lru_cache(maxsize=1 << 15)
+def decode_actions(instructions: bytes) -> tuple[Action, ...]:
+    """Inverse of `encode_actions`.  Instructions other than apply-actions come back as one Unknown."""
+    if not instructions:
+        return ()
+    if instructions[:2] != _APPLY or int.from_bytes(instructions[2:4], "big") != len(instructions):
+        return (Unknown(instructions),)
+    actions, at = [], 8
+    while at < len(instructions):
+        size = int.from_bytes(instructions[at + 2 : at + 4], "big")
+        actions.append(_decode_action(instructions[at : at + size]))
+        at += size
+    return tuple(actions)
+
+
+__all__ = [
+    "IN_PORT",
+    "NORMAL",
+    "VLAN_TCI",
+    "Action",
+    "Conjunction",
+    "Ct",
+    "CtClear",
+    "Load",
+    "Move",
+    "Output",
+    "Place",
+    "PopVlan",
+    "Resubmit",
+    "Unknown",
+    "decode_actions",
+    "encode_action",
+    "encode_actions",
+    "whole",
+]

@@ -1,0 +1,139 @@
+"""Flows as the switch keeps them: a key and a value, both bytes in canonical form.
+
+The key is what makes two entries the same entry to OpenFlow (table, priority, match); the value is the rest (cookie,
+timeouts, flags, importance, instructions).  Because both are canonical, what a switch dumps compares with what was
+compiled by bytes, and no difference can hide in a translation.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from ovsfw.openflow.action import Action, decode_actions, encode_actions
+from ovsfw.openflow.match import Match, decode_match, encode_match
+
+_KEY = struct.Struct("!BH")
+# cookie, idle timeout, hard timeout, flags, importance
+_VALUE = struct.Struct("!QHHHH")
+
+# table, priority, OXM TLVs without header and padding
+Key = bytes
+# cookie, idle and hard timeout, flags, importance (16 bytes), then instructions
+Value = bytes
+
+
+class Flow(NamedTuple):
+    """One flow table entry."""
+
+    key: Key
+    value: Value
+
+    @property
+    def table(self) -> int:
+        """Its table number."""
+        return self.key[0]
+
+    @property
+    def priority(self) -> int:
+        """Its priority."""
+        return int(_KEY.unpack_from(self.key)[1])
+
+    @property
+    def match(self) -> Match:
+        """Its match.  Raises UnknownField for somebody else's flow with a field this program does not know."""
+        return decode_match(self.key[3:])
+
+    @property
+    def cookie(self) -> int:
+        """Its cookie."""
+        return int.from_bytes(self.value[:8], "big")
+
+    @property
+    def timeouts(self) -> tuple[int, int]:
+        """Idle and hard timeout in seconds; 0 is never."""
+        _, idle, hard, _, _ = _VALUE.unpack_from(self.value)
+        return idle, hard
+
+    @property
+    def flags(self) -> int:
+        """OFPFF_* bits."""
+        return int(_VALUE.unpack_from(self.value)[3])
+
+    @property
+    def importance(self) -> int:
+        """Importance for eviction."""
+        return int(_VALUE.unpack_from(self.value)[4])
+
+    @property
+    def instructions(self) -> bytes:
+        """Instructions as on the wire."""
+        return self.value[16:]
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """Its actions; empty drops."""
+        return decode_actions(self.instructions)
+
+
+def flow(table: int, priority: int, match: Match, actions: tuple[Action, ...], cookie: int) -> Flow:
+    """Build a flow without timeouts.  The terms of `match` may come in any order."""
+    return Flow(_KEY.pack(table, priority) + encode_match(match), _VALUE.pack(cookie, 0, 0, 0, 0) + encode_actions(actions))
+
+
+Part = Mapping[Key, Value]
+
+
+class DuplicateFlowError(ValueError):
+    """Two parts of a flow set claim one key: a bug in whoever built it."""
+
+
+class FlowSet(Mapping[Key, Value]):
+    """Flows over all tables, put together from named parts that never share a key.
+
+    Parts are immutable by convention: a compiler that hands out the very same part again says that nothing in it has
+    changed, and `diff` then does not look inside.
+    """
+
+    __slots__ = ("_flat", "parts")
+
+    def __init__(self, parts: Mapping[object, Part]) -> None:
+        """Take the parts as they are; nothing is copied."""
+        self.parts = parts
+        self._flat: dict[Key, Value] | None = None
+
+    @classmethod
+    def of(cls, flows: Iterable[Flow]) -> FlowSet:
+        """A set of one part.  Raises DuplicateFlowError when two flows claim one key."""
+        part: dict[Key, Value] = {}
+        for key, value in flows:
+            if part.setdefault(key, value) is not value:
+                raise DuplicateFlowError(f"two flows claim one key: {key.hex()}")
+        return cls({None: part})
+
+    @property
+    def flat(self) -> Mapping[Key, Value]:
+        """Everything in one mapping.  Raises DuplicateFlowError when two parts claim one key."""
+        if self._flat is None:
+            flat: dict[Key, Value] = {}
+            for part in self.parts.values():
+                flat.update(part)
+            if len(flat) != len(self):
+                raise DuplicateFlowError("two parts of a flow set claim one key")
+            self._flat = flat
+        return self._flat
+
+    def __getitem__(self, key: Key) -> Value:
+        return self.flat[key]
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self.flat)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts.values()))
+
+    def flows(self) -> Iterator[Flow]:
+        """Every flow, by table, then highest priority first, then match."""
+        ordered = sorted(self.flat, key=lambda key: (key[0], -_KEY.unpack_from(key)[1], key))
+        return (Flow(key, self.flat[key]) for key in ordered)
