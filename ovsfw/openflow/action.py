@@ -131,11 +131,10 @@ def _to_codec(action: Action) -> Any:  # noqa: ANN401 - the codec is untyped
         case Conjunction(number, clause, clauses):
             return parser.NXActionConjunction(clause=clause - 1, n_clauses=clauses, id_=number)
         case Ct(zone):
-            is_place = isinstance(zone, Place)
             return parser.NXActionCT(
                 flags=action.commit | action.force << 1,
-                zone_src=zone.field.codec_name if is_place else "",
-                zone_ofs_nbits=_ofs_nbits(zone) if is_place else zone,
+                zone_src=zone.field.codec_name if isinstance(zone, Place) else "",
+                zone_ofs_nbits=_ofs_nbits(zone) if isinstance(zone, Place) else zone,
                 recirc_table=0xFF if action.table is None else action.table,
                 alg=action.alg,
                 actions=[_to_codec(nested) for nested in action.exec],

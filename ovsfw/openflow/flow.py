@@ -79,7 +79,9 @@ class Flow(NamedTuple):
 
 def flow(table: int, priority: int, match: Match, actions: tuple[Action, ...], cookie: int) -> Flow:
     """Build a flow without timeouts.  The terms of `match` may come in any order."""
-    return Flow(_KEY.pack(table, priority) + encode_match(match), _VALUE.pack(cookie, 0, 0, 0, 0) + encode_actions(actions))
+    return Flow(
+        _KEY.pack(table, priority) + encode_match(match), _VALUE.pack(cookie, 0, 0, 0, 0) + encode_actions(actions)
+    )
 
 
 Part = Mapping[Key, Value]

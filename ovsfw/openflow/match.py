@@ -120,7 +120,16 @@ del D, H
 FIELDS = tuple(_FIELDS)
 
 # Bits of CT_STATE, from ovs-fields(7).
-CT_STATE_BITS = {"new": 0x01, "est": 0x02, "rel": 0x04, "rpl": 0x08, "inv": 0x10, "trk": 0x20, "snat": 0x40, "dnat": 0x80}
+CT_STATE_BITS = {
+    "new": 0x01,
+    "est": 0x02,
+    "rel": 0x04,
+    "rpl": 0x08,
+    "inv": 0x10,
+    "trk": 0x20,
+    "snat": 0x40,
+    "dnat": 0x80,
+}
 
 # VLAN_VID: this bit is set on every tagged packet (OpenFlow 1.4 section 7.2.3.7).
 VLAN_PRESENT = 0x1000

@@ -1,0 +1,235 @@
+"""What a policy says about a connection, and which rules say so.
+
+This is the naive meaning of a policy, kept so simple that it is obviously right: the compiled flows are tested against
+it, and it is what `ovsfw why` tells people.  It knows connections, not packets: a reply belongs to the connection
+that it answers and is not judged again, except with stateless groups, where every packet is judged as if it were first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from ovsfw.policy.model import (
+    Direction,
+    Family,
+    Policy,
+    Port,
+    PortRange,
+    Prefix,
+    Remote,
+    Rule,
+    link_local,
+)
+
+ICMP, TCP, UDP, DCCP, ICMPV6, SCTP, UDPLITE = 1, 6, 17, 33, 58, 132, 136
+# Protocols whose ports Open vSwitch can match (ovs-fields(7)), and those whose ports it cannot.
+MATCHABLE_PORTS = frozenset({TCP, UDP, SCTP})
+UNMATCHABLE_PORTS = frozenset({DCCP, UDPLITE})
+ANY_PORT = frozenset({PortRange(0, 65535), PortRange(1, 65535)})
+
+# ICMPv6 types (RFC 4443, 4861, 2710, 3810).
+MLD_QUERY, MLD_REPORT, MLD_DONE, MLD2_REPORT = 130, 131, 132, 143
+ROUTER_SOLICITATION, ROUTER_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT, REDIRECT = range(133, 138)
+# What an endpoint may always send and always gets: without these there is no IPv6 at all.  The spoof guard looks
+# closer at what it sends.
+ICMPV6_FROM_ENDPOINT = frozenset(
+    {
+        MLD_QUERY, MLD_REPORT, MLD_DONE, MLD2_REPORT,
+        ROUTER_SOLICITATION, NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT,
+    }
+)  # fmt: skip
+ICMPV6_TO_ENDPOINT = frozenset({MLD_QUERY, ROUTER_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT})
+ICMPV6_ROUTER_ONLY = frozenset({ROUTER_ADVERTISEMENT, REDIRECT})
+
+
+class Ports(NamedTuple):
+    """UDP source and destination port."""
+
+    source: int
+    destination: int
+
+
+DHCP_CLIENT = {Family.IPV4: Ports(68, 67), Family.IPV6: Ports(546, 547)}
+DHCP_SERVER = {Family.IPV4: Ports(67, 68), Family.IPV6: Ports(547, 546)}
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """The first packet of a connection.
+
+    `sender` and `receiver` are port ids of the policy, None for a machine outside it.  `source_port` and
+    `destination_port` stand for TCP, UDP, SCTP, DCCP and UDP-Lite; for ICMP and ICMPv6 `icmp_type` and `icmp_code` do.
+    """
+
+    sender: str | None
+    receiver: str | None
+    source: Prefix
+    destination: Prefix
+    protocol: int
+    source_port: int = 0
+    destination_port: int = 0
+    icmp_type: int = 0
+    icmp_code: int = 0
+
+    @property
+    def family(self) -> Family:
+        """IPv4 or IPv6."""
+        return self.source.family
+
+    def reversed(self) -> Connection:
+        """The first reply.  ICMP echo requests are answered by echo replies; other ICMP has no reply."""
+        echo = {8: 0, 0: 8} if self.family is Family.IPV4 else {128: 129, 129: 128}
+        return replace(
+            self,
+            sender=self.receiver,
+            receiver=self.sender,
+            source=self.destination,
+            destination=self.source,
+            source_port=self.destination_port,
+            destination_port=self.source_port,
+            icmp_type=echo.get(self.icmp_type, self.icmp_type),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What one side says.  `rules` are all rules that allow the connection, `reason` is why when it was no rule."""
+
+    allowed: bool
+    rules: tuple[Rule, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Allowed when both sides allow it: the sender on the way out, the receiver on the way in."""
+
+    egress: Judgement
+    ingress: Judgement
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the connection may live."""
+        return self.egress.allowed and self.ingress.allowed
+
+
+def verdict(policy: Policy, connection: Connection) -> Verdict:
+    """Judge a connection by the policy.  Raises KeyError when sender or receiver is no port of the policy."""
+    return Verdict(_egress(policy, connection), _ingress(policy, connection))
+
+
+OUTSIDE = Judgement(allowed=True, reason="outside this policy")
+NO_SECURITY = Judgement(allowed=True, reason="port security is off")
+
+
+def _egress(policy: Policy, connection: Connection) -> Judgement:
+    """May the sender send it?"""
+    if connection.sender is None:
+        return OUTSIDE
+    port = policy.ports[connection.sender]
+    if not port.port_security:
+        return NO_SECURITY
+    standing = _standing_egress(port, connection)
+    return standing or _by_rules(policy, port, connection, Direction.EGRESS)
+
+
+def _ingress(policy: Policy, connection: Connection) -> Judgement:
+    """May the receiver get it?"""
+    if connection.receiver is None:
+        return OUTSIDE
+    port = policy.ports[connection.receiver]
+    if not port.port_security:
+        return NO_SECURITY
+    standing = _standing_ingress(connection)
+    return standing or _by_rules(policy, port, connection, Direction.INGRESS)
+
+
+def _standing_egress(port: Port, connection: Connection) -> Judgement | None:
+    """What holds for every endpoint, whatever its rules: the spoof guard, and what a network needs to work."""
+    if _is_dhcp(connection, DHCP_SERVER) or (
+        connection.protocol == ICMPV6
+        and connection.family is Family.IPV6
+        and connection.icmp_type in ICMPV6_ROUTER_ONLY
+    ):
+        return Judgement(allowed=False, reason="an endpoint is no DHCP server and no router")
+    if _is_dhcp(connection, DHCP_CLIENT) and (connection.source.value == 0 or owns(port, connection.source)):
+        return Judgement(allowed=True, reason="DHCP client")
+    if not owns(port, connection.source):
+        return Judgement(allowed=False, reason=f"spoof guard: {connection.source} is not an address of this port")
+    if _is_icmpv6(connection, ICMPV6_FROM_ENDPOINT):
+        return Judgement(allowed=True, reason="neighbour discovery")
+    return None
+
+
+def _standing_ingress(connection: Connection) -> Judgement | None:
+    """What every endpoint gets, whatever its rules."""
+    if _is_dhcp(connection, DHCP_SERVER):
+        return Judgement(allowed=True, reason="DHCP reply")
+    if _is_icmpv6(connection, ICMPV6_TO_ENDPOINT):
+        return Judgement(allowed=True, reason="neighbour discovery")
+    return None
+
+
+def owns(port: Port, address: Prefix) -> bool:
+    """Whether a port may send from an address: one it claims, or the link-local one that a MAC of its makes."""
+    return any(claim.prefix.contains(address) for claim in port.claims) or any(
+        address == link_local(mac) for mac in port.macs
+    )
+
+
+def _is_dhcp(connection: Connection, ports: dict[Family, Ports]) -> bool:
+    sent = Ports(connection.source_port, connection.destination_port)
+    return connection.protocol == UDP and sent == ports[connection.family]
+
+
+def _is_icmpv6(connection: Connection, types: frozenset[int]) -> bool:
+    return (
+        connection.family is Family.IPV6
+        and connection.protocol == ICMPV6
+        and connection.icmp_type in types
+        and connection.icmp_code == 0
+    )
+
+
+def _by_rules(policy: Policy, port: Port, connection: Connection, direction: Direction) -> Judgement:
+    """Security groups are a union of allow rules."""
+    rules = tuple(
+        rule
+        for group in port.security_groups
+        for rule in policy.security_groups[group].rules
+        if rule.direction is direction and allows(policy, rule, connection)
+    )
+    if rules:
+        return Judgement(allowed=True, rules=rules)
+    return Judgement(allowed=False, reason=f"no {direction.value} rule of its groups allows it")
+
+
+def allows(policy: Policy, rule: Rule, connection: Connection) -> bool:
+    """Whether a rule allows a connection; the remote end is the destination on egress and the source on ingress."""
+    far = connection.destination if rule.direction is Direction.EGRESS else connection.source
+    return (
+        rule.family is connection.family
+        and rule.protocol in (None, connection.protocol)
+        and _ports_allow(rule, connection)
+        and rule.icmp_type in (None, connection.icmp_type)
+        and rule.icmp_code in (None, connection.icmp_code)
+        and _remote_allows(policy, rule.remote, far)
+    )
+
+
+def _ports_allow(rule: Rule, connection: Connection) -> bool:
+    """A rule with ports of a protocol whose ports Open vSwitch cannot match allows nothing: fail closed."""
+    if rule.ports is None or rule.ports in ANY_PORT:
+        return True
+    if rule.protocol in UNMATCHABLE_PORTS:
+        return False
+    return rule.ports.first <= connection.destination_port <= rule.ports.last
+
+
+def _remote_allows(policy: Policy, remote: Remote, far: Prefix) -> bool:
+    if remote is None:
+        return True
+    if isinstance(remote, Prefix):
+        return remote.contains(far)
+    return any(member.contains(far) for member in policy.members(remote))
