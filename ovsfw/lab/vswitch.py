@@ -1,0 +1,228 @@
+"""An Open vSwitch of one's own: a database server and a switch with the userspace datapath in a network namespace.
+
+The processes belong to a run directory, not to the object that started them: another process finds and ends them by the
+pid files there.  Nothing on the machine outside the directory and the namespace is touched.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ovsfw.errors import SwitchError
+
+START_TIMEOUT = 30.0
+STOP_TIMEOUT = 10.0
+COMMAND_TIMEOUT = 60.0
+PROTOCOLS = "OpenFlow10,OpenFlow13,OpenFlow14,OpenFlow15"
+SERVER, SWITCH = "ovsdb-server", "ovs-vswitchd"
+_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_SCHEMA = "vswitch.ovsschema"
+_SCHEMA_PLACES = ("/usr/share/openvswitch", "/usr/local/share/openvswitch")
+# In the run directory: the name of the namespace, when this program made it and so must remove it.
+_MADE_NAMESPACE = "made-netns"
+
+
+class PrivateSwitch:
+    """One ovsdb-server and one ovs-vswitchd, living in `directory` and in the network namespace `netns`.
+
+    The namespace is made by `start` if it is missing, and then removed by `stop`.  Only one switch can live in a
+    namespace: the userspace datapath always makes a device named ovs-netdev.  `db` is the database's address in the
+    form of ovs-vsctl's `--db`, `rundir` is what OVS_RUNDIR must be for the tools of Open vSwitch.
+    """
+
+    def __init__(self, directory: Path, netns: str) -> None:
+        self.rundir = directory
+        self.netns = netns
+        self.db = f"unix:{directory}/db.sock"
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment in which the tools of Open vSwitch find this switch by default."""
+        directory = str(self.rundir)
+        path = f"{os.environ.get('PATH', '')}:{_SYSTEM_PATH}"
+        return {**os.environ, "PATH": path, **dict.fromkeys(("OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR"), directory)}
+
+    def is_running(self) -> bool:
+        """Whether both processes are alive, whoever started them."""
+        return all(self._pid(daemon) for daemon in (SERVER, SWITCH))
+
+    def start(self) -> None:
+        """Start with an empty database.  Raises SwitchError, and leaves nothing behind, when that cannot be done."""
+        if self._pid(SERVER) or self._pid(SWITCH):
+            raise SwitchError(f"{self.rundir}: a switch is already running there; stop it first")
+        try:
+            self._make_namespace()
+            self._start_server()
+            self.start_vswitchd()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End everything that was started in the run directory; nothing to do is fine."""
+        for daemon in (SWITCH, SERVER):
+            self._end(daemon, signal.SIGTERM)
+        made = self.rundir / _MADE_NAMESPACE
+        if made.exists():
+            subprocess.run(["ip", "netns", "del", made.read_text()], env=self.environment, check=False)
+            made.unlink()
+
+    def start_vswitchd(self) -> None:
+        """Start the switch alone; returns when it has set up every bridge of the database."""
+        self._spawn(SWITCH, self.db)
+        pid = self._wait(lambda: self._pid(SWITCH), SWITCH)
+        # ovs-vsctl waits until the switch has read a change: by then it has read everything.
+        self.vsctl("set", "Open_vSwitch", ".", f"external_ids:private-switch={pid}")
+
+    def restart_vswitchd(self) -> None:
+        """End the switch in an orderly way and start it again; flows and connections are gone."""
+        self._end(SWITCH, signal.SIGTERM)
+        self.start_vswitchd()
+
+    def kill_vswitchd(self) -> None:
+        """Let the switch crash; the database lives on."""
+        self._end(SWITCH, signal.SIGKILL)
+
+    def add_bridge(self, name: str) -> None:
+        """Add a bridge that forwards nothing by itself and speaks OpenFlow 1.4."""
+        bridge = ("set", "bridge", name, "datapath_type=netdev", "fail_mode=secure", f"protocols={PROTOCOLS}")
+        self.vsctl("add-br", name, "--", *bridge)
+
+    def vsctl(self, *args: str) -> str:
+        """What `ovs-vsctl` prints.  Raises SwitchError with its complaint."""
+        return self.run("ovs-vsctl", f"--timeout={COMMAND_TIMEOUT:.0f}", *args)
+
+    def ofctl(self, *args: str, stdin: str = "") -> str:
+        """What `ovs-ofctl -O OpenFlow14` prints, with `stdin` to read from the file `-`."""
+        return self.run("ovs-ofctl", "-O", "OpenFlow14", *args, stdin=stdin)
+
+    def appctl(self, *args: str) -> str:
+        """What `ovs-appctl` prints; it talks to ovs-vswitchd unless told otherwise."""
+        return self.run("ovs-appctl", *args)
+
+    def run(self, *command: str, stdin: str = "") -> str:
+        """Run a tool with this switch as its default.  Raises SwitchError with its complaint."""
+        return _run(command, self.environment, stdin)
+
+    def _make_namespace(self) -> None:
+        if os.geteuid() != 0:
+            raise SwitchError("a private switch needs network namespaces: run this as root")
+        self.rundir.mkdir(parents=True, exist_ok=True)
+        names = [line.split()[0] for line in self.run("ip", "netns", "list").splitlines() if line]
+        if self.netns not in names:
+            # Noted before it is made: a crash between the two must not leave a namespace without owner.
+            (self.rundir / _MADE_NAMESPACE).write_text(self.netns)
+            self.run("ip", "netns", "add", self.netns)
+        self.run("ip", "-n", self.netns, "link", "set", "lo", "up")
+
+    def _start_server(self) -> None:
+        for stale in ("conf.db", ".conf.db.~lock~", "db.sock"):
+            (self.rundir / stale).unlink(missing_ok=True)
+        self.run("ovsdb-tool", "create", str(self.rundir / "conf.db"), str(_schema()))
+        self._spawn(SERVER, str(self.rundir / "conf.db"), f"--remote=p{self.db}")
+        self._wait(lambda: self._pid(SERVER) and (self.rundir / "db.sock").exists(), SERVER)
+        self.vsctl("--no-wait", "init")
+
+    def _spawn(self, daemon: str, *args: str) -> None:
+        """Start a daemon in the namespace; it writes its pid file and log file into the run directory."""
+        command = ["ip", "netns", "exec", self.netns, daemon, *args, "--pidfile", "--log-file", "-vconsole:off"]
+        if shutil.which(daemon, path=self.environment["PATH"]) is None:
+            raise SwitchError(_not_installed(daemon))
+        self._children[daemon] = subprocess.Popen(
+            command,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C in a terminal is for us, not for the switch
+        )
+
+    def _pid(self, daemon: str) -> int:
+        """The pid of a living daemon of this run directory, else 0."""
+        try:
+            pid = int((self.rundir / f"{daemon}.pid").read_text())
+        except (OSError, ValueError):
+            return 0
+        # The file may be older than the last boot: make sure the process is what it says.
+        words = _arguments(pid)
+        ours = words and words[0].endswith(daemon.encode()) and any(os.fsencode(self.rundir) in word for word in words)
+        return pid if ours else 0
+
+    def _wait(self, ready: Callable[[], object], daemon: str) -> object:
+        """Poll until `ready` gives something true.  Raises SwitchError with the log's end when the daemon died."""
+        deadline = time.monotonic() + START_TIMEOUT
+        while not (answer := ready()):
+            ended = self._children[daemon].poll() is not None
+            if ended or time.monotonic() > deadline:
+                log = self.rundir / f"{daemon}.log"
+                tail = "\n".join(log.read_text().splitlines()[-5:]) if log.exists() else "(no log)"
+                raise SwitchError(f"{daemon} {'ended' if ended else 'is not ready'}; its log {log} ends with:\n{tail}")
+            time.sleep(0.01)
+        return answer
+
+    def _end(self, daemon: str, how: signal.Signals) -> None:
+        """Send a signal and wait until the process is gone, with SIGKILL as the last word."""
+        child = self._children.pop(daemon, None)
+        pid = child.pid if child is not None and child.poll() is None else self._pid(daemon)
+        if not pid:
+            return
+        for number in (how, signal.SIGKILL):
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                return
+            if _is_gone(pid, child):
+                break
+        else:
+            raise SwitchError(f"{daemon} (pid {pid}) does not end")
+
+
+def _is_gone(pid: int, child: subprocess.Popen[bytes] | None) -> bool:
+    """Wait for a process to end; a child of ours is reaped on the way."""
+    deadline = time.monotonic() + STOP_TIMEOUT
+    while time.monotonic() < deadline:
+        if (child is not None and child.poll() is not None) or not _arguments(pid):
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def _arguments(pid: int) -> list[bytes]:
+    """The command line of a living process; empty for none and for a zombie."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return []
+    return words.split(b"\0") if words else []
+
+
+def _schema() -> Path:
+    for place in _SCHEMA_PLACES:
+        if (path := Path(place, _SCHEMA)).exists():
+            return path
+    raise SwitchError(_not_installed(_SCHEMA))
+
+
+def _not_installed(what: str) -> str:
+    return f"{what} not found: install Open vSwitch (apt-get install openvswitch-switch)"
+
+
+def _run(command: Sequence[str], environment: dict[str, str], stdin: str) -> str:
+    try:
+        done = subprocess.run(
+            command, env=environment, input=stdin, capture_output=True, text=True, check=False, timeout=COMMAND_TIMEOUT
+        )
+    except FileNotFoundError:
+        raise SwitchError(_not_installed(command[0])) from None
+    except subprocess.TimeoutExpired:
+        raise SwitchError(f"{' '.join(command)}: no answer within {COMMAND_TIMEOUT:.0f} s") from None
+    if done.returncode:
+        raise SwitchError(f"{' '.join(command)}: {done.stderr.strip() or f'exit status {done.returncode}'}")
+    return done.stdout

@@ -1,0 +1,33 @@
+"""Fixtures shared by all tests: a real Open vSwitch, apart from any other on the machine."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ovsfw.lab.vswitch import PrivateSwitch
+
+_NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def ovs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateSwitch]:
+    """A running switch without bridges, in a namespace of its own."""
+    switch = PrivateSwitch(Path(tmp_path_factory.mktemp("ovs")), f"ovs{next(_NUMBERS)}-{os.getpid()}")
+    try:
+        switch.start()
+        yield switch
+    finally:
+        switch.stop()
+
+
+@pytest.fixture
+def bridge(ovs: PrivateSwitch) -> Iterator[str]:
+    """A bridge br-int without ports and flows."""
+    ovs.add_bridge("br-int")
+    yield "br-int"
+    ovs.vsctl("--if-exists", "del-br", "br-int")
