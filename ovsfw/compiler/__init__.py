@@ -1,1 +1,128 @@
-"""Policy and bindings to flows.  Pure; the only place that knows both security groups and OpenFlow."""
+"""Policy and bindings to flows.  Pure; the only place that knows both security groups and OpenFlow.
+
+Compiling is assembled from units: one endpoint, one group, one network, one table's remote sets.  A `Compiler` keeps
+each unit's flows together with the inputs that made them, and hands out the very same object while the inputs are
+equal, so that a small change costs what it touches.  That is all it remembers: what it returns depends only on what it
+is given.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass
+
+from ovsfw.compiler.bindings import Binding, Bindings
+from ovsfw.compiler.endpoints import endpoint_flows, endpoint_value, network_of, unknown_port
+from ovsfw.compiler.groups import group_flows
+from ovsfw.compiler.ids import number, remote_name
+from ovsfw.compiler.networks import Member, network_flows, uplink_flows
+from ovsfw.compiler.remotes import member_flow, members, referenced
+from ovsfw.compiler.standing import standing_flows
+from ovsfw.openflow.flow import DuplicateFlowError, Flow, FlowSet, Key, Part, Value
+from ovsfw.policy.model import Policy, Port
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What the switch should hold: our flows, and the ports that its own forwarding must not flood into."""
+
+    flows: FlowSet
+    no_flood: frozenset[int]
+
+
+def compile_policy(policy: Policy, bindings: Bindings) -> Program:
+    """Compile without a memory.  Succeeds on every valid policy."""
+    return Compiler().compile(policy, bindings)
+
+
+class Compiler:
+    """Compiles policies; its state is a cache of units by their inputs."""
+
+    def __init__(self) -> None:
+        """Start with nothing remembered."""
+        self._units: dict[Hashable, tuple[object, Part]] = {}
+        self._used: dict[Hashable, tuple[object, Part]] = {}
+
+    def compile(self, policy: Policy, bindings: Bindings) -> Program:
+        """The flows for a policy on this host, now."""
+        self._used = {}
+        secured = {name for name, port in policy.ports.items() if port.port_security}
+        here = [(binding, policy.ports[binding.port_id]) for binding in bindings.endpoints if binding.port_id in secured]
+        unknown = [binding for binding in bindings.endpoints if binding.port_id not in policy.ports]
+        names = sorted({name for _, port in here for name in port.security_groups})
+        groups = number(names)
+        self._unit("standing", (), standing_flows)
+        self._unit("uplinks", bindings.uplinks, lambda: (f for up in bindings.uplinks for f in uplink_flows(up)))
+        self._unit("unknown", tuple(unknown), lambda: map(unknown_port, unknown))
+        self._endpoints(policy, here, groups)
+        self._rules(policy, names, groups)
+        self._units = self._used
+        flows = FlowSet({name: part for name, (_, part) in self._used.items()})
+        return Program(flows, frozenset(binding.ofport for binding in (*unknown, *(bound for bound, _ in here))))
+
+    def _unit(self, name: Hashable, inputs: object, build: Callable[[], Iterable[Flow]]) -> None:
+        """Take a unit from the cache, or build it."""
+        known = self._units.get(name)
+        if known is None or known[0] != inputs:
+            known = (inputs, _part(build()))
+        self._used[name] = known
+
+    def _endpoints(self, policy: Policy, here: list[tuple[Binding, Port]], groups: Mapping[str, int]) -> None:
+        networks: dict[int, list[Member]] = defaultdict(list)
+        for binding, port in here:
+            stateless = policy.is_stateless(port)
+            mine = {name: groups[name] for name in port.security_groups}
+
+            def build(
+                binding: Binding = binding, port: Port = port, mine: dict[str, int] = mine, stateless: bool = stateless
+            ) -> Iterable[Flow]:
+                return endpoint_flows(binding, port, mine, stateless=stateless)
+
+            self._unit(("endpoint", binding.ofport), (binding, port, mine, stateless), build)
+            value = endpoint_value(binding, stateless=stateless)
+            member = Member(binding.ofport, value, port.macs, port.security_groups)
+            networks[network_of(binding.vlan)].append(member)
+        for network, inside in networks.items():
+
+            def build_network(network: int = network, inside: list[Member] = inside) -> Iterable[Flow]:
+                return network_flows(network, inside, groups)
+
+            mine = {name: groups[name] for member in inside for name in member.groups}
+            self._unit(("network", network), (inside, mine), build_network)
+
+    def _rules(self, policy: Policy, names: list[str], groups: Mapping[str, int]) -> None:
+        """The groups that endpoints of this host have, and the remote sets that their rules refer to."""
+        local = [policy.security_groups[name] for name in names]
+        needed = referenced(local)
+        sets = number({remote_name(remote) for remotes in needed.values() for remote in remotes})
+        hints = number(rule.id for group in policy.security_groups.values() for rule in group.rules)
+        for group in local:
+            mine = {rule.id: hints[rule.id] for rule in group.rules}
+            numbers = {name: sets[name] for name in map(remote_name, _remotes(group.rules))}
+            inputs = (group, groups[group.id], mine, numbers)
+            self._unit(("group", group.id), inputs, lambda group=group: group_flows(group, groups[group.id], sets, hints))
+        for place, remotes in needed.items():
+            found = members(policy, remotes, sets)
+            inside = {prefix: numbers for prefix, numbers in found.items() if prefix.family is place[1]}
+            self._unit(
+                ("members", place),
+                inside,
+                lambda place=place, inside=inside: (member_flow(place, *entry) for entry in inside.items()),
+            )
+
+
+def _remotes(rules: Iterable[object]) -> Iterable[object]:
+    return (rule.remote for rule in rules if hasattr(getattr(rule, "remote", None), "id"))
+
+
+def _part(flows: Iterable[Flow]) -> dict[Key, Value]:
+    part: dict[Key, Value] = {}
+    for key, value in flows:
+        if key in part:
+            raise DuplicateFlowError(f"two flows of one unit claim one key: {key.hex()}")
+        part[key] = value
+    return part
+
+
+__all__ = ["Binding", "Bindings", "Compiler", "Program", "compile_policy"]

@@ -1,0 +1,116 @@
+"""One endpoint: who it is, what it may send as, its groups, and the way into it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ovsfw.compiler import pipeline as p
+from ovsfw.compiler.bindings import Binding
+from ovsfw.compiler.packets import ARP, IP_OF, IPV6, SOURCE_OF, UNTAG, icmpv6, load, prefix_terms, to, udp
+from ovsfw.compiler.pipeline import Priority, Reason, Table, cookie
+from ovsfw.openflow import match as m
+from ovsfw.openflow.action import Action, Output
+from ovsfw.openflow.flow import Flow
+from ovsfw.policy.model import Claim, Family, Port, Prefix, link_local
+from ovsfw.policy.verdict import DHCP_CLIENT, NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION
+
+BROADCAST = 0xFFFFFFFF
+
+
+def network_of(vlan: int) -> int:
+    """The value of NETWORK for a VLAN; 0 is untagged."""
+    return vlan or p.UNTAGGED
+
+
+def endpoint_value(binding: Binding, *, stateless: bool) -> int:
+    """The value of ENDPOINT."""
+    return binding.ofport | (p.STATELESS if stateless else 0)
+
+
+def unknown_port(binding: Binding) -> Flow:
+    """A port that no policy knows: fail closed.
+
+    >>> from ovsfw.openflow.text import format_flow
+    >>> format_flow(unknown_port(Binding("?", 3)))
+    'cookie=0xf5f010200000003,table=0,priority=1030,in_port=3 actions=drop'
+    """
+    why = cookie(Reason.UNKNOWN_PORT, binding.ofport)
+    return p.CLASSIFY.flow(Priority.HOOK_PORT, (m.IN_PORT(binding.ofport),), (), why)
+
+
+def endpoint_flows(binding: Binding, port: Port, groups: Mapping[str, int], *, stateless: bool) -> Iterator[Flow]:
+    """Everything about one endpoint but the way to it, which is the network's.  `groups` numbers its groups."""
+    value = endpoint_value(binding, stateless=stateless)
+    here = p.ENDPOINT(value)
+    hint = binding.ofport
+    enter = (load(p.ENDPOINT, value), load(p.NETWORK, network_of(binding.vlan)), to(p.SPOOF_GUARD))
+    yield p.CLASSIFY.flow(Priority.HOOK_PORT, (m.IN_PORT(hint),), enter, cookie(Reason.CLASSIFY, hint))
+    for claim in _claims(port):
+        yield from _claim(here, claim, hint)
+    for mac in port.macs:
+        yield from _mac(here, mac, hint)
+    why = cookie(Reason.GROUPS, hint)
+    for policy, rules, verdict in (
+        (p.EGRESS_POLICY, p.EGRESS_RULES, p.EGRESS_VERDICT),
+        (p.INGRESS_POLICY, p.INGRESS_RULES, p.INGRESS_VERDICT),
+    ):
+        actions = (*look_up(port.security_groups, groups, rules), to(verdict))
+        yield policy.flow(Priority.FIRST, (here,), actions, why)
+    yield p.DELIVER.flow(Priority.FIRST, (here,), (UNTAG, Output(hint)), cookie(Reason.DELIVER, hint))
+
+
+def look_up(names: tuple[str, ...], groups: Mapping[str, int], rules: Table) -> Iterator[Action]:
+    """Ask the rules of each group in turn."""
+    for name in sorted(names):
+        yield load(p.GROUP, groups[name])
+        yield to(rules)
+
+
+def _claims(port: Port) -> Iterator[Claim]:
+    """What the port claims, and the link-local address that each of its MACs makes."""
+    claims = port.claims
+    yield from claims
+    for mac in port.macs:
+        own = link_local(mac)
+        if not any(claim.mac == mac and claim.prefix.contains(own) for claim in claims):
+            yield Claim(mac, own)
+
+
+def _claim(here: m.Term, claim: Claim, hint: int) -> Iterator[Flow]:
+    """One address, or prefix, with its MAC."""
+    mac, prefix = claim
+    sender = (here, m.ETH_SRC(mac), IP_OF[prefix.family], *prefix_terms(SOURCE_OF[prefix.family], prefix))
+    yield p.SPOOF_GUARD.flow(Priority.SECOND, sender, (to(p.EGRESS),), cookie(Reason.SOURCE, hint))
+    yield from _arp(here, mac, prefix, hint) if prefix.family is Family.IPV4 else _target(here, prefix, hint)
+
+
+def _arp(here: m.Term, mac: int, prefix: Prefix, hint: int) -> Iterator[Flow]:
+    """It speaks for itself, and probes only for its own address (RFC 5227 section 2.1.1)."""
+    sender = (here, m.ETH_SRC(mac), ARP, m.ARP_SHA(mac))
+    why = cookie(Reason.ARP, hint)
+    onward = (to(p.FORWARD),)
+    yield p.SPOOF_GUARD.flow(Priority.SECOND, (*sender, *prefix_terms(m.ARP_SPA, prefix)), onward, why)
+    probe = (*sender, m.ARP_SPA(0), *prefix_terms(m.ARP_TPA, prefix))
+    yield p.SPOOF_GUARD.flow(Priority.FIRST, probe, onward, why)
+
+
+def _target(here: m.Term, prefix: Prefix, hint: int) -> Iterator[Flow]:
+    """It advertises its own addresses, and looks for duplicates of its own (RFC 4862 section 5.4)."""
+    for kind in (NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT):
+        match = (here, *icmpv6(kind), *prefix_terms(m.ND_TARGET, prefix))
+        yield p.ND_TARGET.flow(Priority.FIRST, match, (to(p.FORWARD),), cookie(Reason.NEIGHBOUR, hint))
+
+
+def _mac(here: m.Term, mac: int, hint: int) -> Iterator[Flow]:
+    """What it may send before it has an address, and the link-layer address in its neighbour discovery."""
+    source = m.ETH_SRC(mac)
+    discover = (here, source, *udp(Family.IPV4, DHCP_CLIENT[Family.IPV4]), m.IPV4_SRC(0), m.IPV4_DST(BROADCAST))
+    yield p.SPOOF_GUARD.flow(Priority.FIRST, discover, (to(p.FORWARD),), cookie(Reason.DHCP_CLIENT, hint))
+    unspecified = (here, source, IPV6, m.IPV6_SRC(0))
+    why = cookie(Reason.NEIGHBOUR, hint)
+    yield p.SPOOF_GUARD.flow(Priority.FIRST, unspecified, (to(p.EGRESS),), why)
+    for kind, option, onward in (
+        (NEIGHBOUR_SOLICITATION, m.ND_SLL, p.FORWARD),
+        (NEIGHBOUR_ADVERTISEMENT, m.ND_TLL, p.ND_TARGET),
+    ):
+        yield p.ND_GUARD.flow(Priority.FIRST, (here, *icmpv6(kind), option(mac)), (to(onward),), why)

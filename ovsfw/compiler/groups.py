@@ -1,0 +1,98 @@
+"""One security group: a subroutine in the rule tables, compiled once however many endpoints have it.
+
+A rule whose remote is a set of addresses is a conjunction: dimension 1 is the set (see `remotes`), dimension 2 is this
+group and service.  The flow that a conjunction leads to matches group and service again, and so belongs to one rule
+and counts for it alone.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+
+from ovsfw.compiler import pipeline as p
+from ovsfw.compiler.ids import remote_name
+from ovsfw.compiler.packets import DESTINATION_OF, IP_OF, SOURCE_OF, load, prefix_terms
+from ovsfw.compiler.pipeline import Priority, Reason, Table, cookie
+from ovsfw.compiler.portrange import masks
+from ovsfw.openflow import match as m
+from ovsfw.openflow.action import Conjunction
+from ovsfw.openflow.flow import Flow
+from ovsfw.policy.model import Direction, Family, Prefix, Rule, SecurityGroup
+from ovsfw.policy.verdict import ANY_PORT, SCTP, TCP, UDP, UNMATCHABLE_PORTS
+
+RULE_TABLE = {
+    (Direction.EGRESS, Family.IPV4): p.EGRESS_RULES_V4,
+    (Direction.EGRESS, Family.IPV6): p.EGRESS_RULES_V6,
+    (Direction.INGRESS, Family.IPV4): p.INGRESS_RULES_V4,
+    (Direction.INGRESS, Family.IPV6): p.INGRESS_RULES_V6,
+}
+VERDICT = {Direction.EGRESS: p.EGRESS_RULE, Direction.INGRESS: p.INGRESS_RULE}
+_PORT_FIELD = {TCP: m.TCP_DST, UDP: m.UDP_DST, SCTP: m.SCTP_DST}
+_ICMP_FIELDS = {Family.IPV4: (m.ICMP_TYPE, m.ICMP_CODE), Family.IPV6: (m.ICMP6_TYPE, m.ICMP6_CODE)}
+
+
+def remote_field(direction: Direction, family: Family) -> m.Field:
+    """The address of the far end: the source on the way in, the destination on the way out."""
+    return (SOURCE_OF if direction is Direction.INGRESS else DESTINATION_OF)[family]
+
+
+def group_flows(group: SecurityGroup, number: int, sets: Mapping[str, int], hints: Mapping[str, int]) -> Iterator[Flow]:
+    """The rules of a group.  `sets` numbers the remote sets, `hints` the rules.
+
+    Where two rules claim one flow, the one whose id sorts first has it; both allow the same packets.
+    """
+    here = p.GROUP(number)
+    clauses: dict[tuple[Table, m.Match], set[int]] = defaultdict(set)
+    taken: dict[bytes, None] = {}
+    for rule in sorted(group.rules, key=lambda rule: rule.id):
+        for flow in _rule_flows(rule, here, sets, hints[rule.id] | p.HINT_BIT):
+            if flow.key not in taken:
+                taken[flow.key] = None
+                yield flow
+        if isinstance(rule.remote, Prefix | None):
+            continue
+        table = RULE_TABLE[rule.direction, rule.family]
+        for match in _services(rule):
+            clauses[table, (here, *match)].add(sets[remote_name(rule.remote)])
+    for (table, match), members in clauses.items():
+        yield clause(table, match, members, 2, cookie(Reason.GROUPS, number))
+
+
+def clause(table: Table, match: m.Match, members: set[int] | tuple[int, ...], dimension: int, why: int) -> Flow:
+    """One value of one dimension of each of some conjunctions."""
+    return table.flow(
+        Priority.SECOND, match, tuple(Conjunction(number, dimension, 2) for number in sorted(members)), why
+    )
+
+
+def _rule_flows(rule: Rule, here: m.Term, sets: Mapping[str, int], hint: int) -> Iterator[Flow]:
+    """The flows that accept for a rule: each only writes the rule's hint."""
+    table = RULE_TABLE[rule.direction, rule.family]
+    accept = (load(VERDICT[rule.direction], hint),)
+    why = cookie(Reason.RULE, hint)
+    priority, remote = Priority.FIRST, m.Match()
+    if isinstance(rule.remote, Prefix):
+        remote = prefix_terms(remote_field(rule.direction, rule.family), rule.remote)
+    elif rule.remote is not None:
+        # Below the plain rules, so that a packet which a plain rule accepts never looks for members.
+        priority, remote = Priority.SECOND, (m.CONJ_ID(sets[remote_name(rule.remote)]),)
+    for match in _services(rule):
+        yield table.flow(priority, (here, *match, *remote), accept, why)
+
+
+def _services(rule: Rule) -> Iterator[m.Match]:
+    """Protocol and ports, or ICMP type and code, as one match per port mask."""
+    match: m.Match = (IP_OF[rule.family],)
+    if rule.protocol is None:
+        yield match
+        return
+    match = (*match, m.IP_PROTO(rule.protocol))
+    icmp = zip(_ICMP_FIELDS[rule.family], (rule.icmp_type, rule.icmp_code), strict=True)
+    match = (*match, *(field(value) for field, value in icmp if value is not None))
+    if rule.ports is None or rule.ports in ANY_PORT:
+        yield match
+    elif rule.protocol not in UNMATCHABLE_PORTS:
+        # Open vSwitch cannot read the ports of the others: no flow, fail closed, as `verdict` says.
+        for value, mask in masks(rule.ports):
+            yield (*match, _PORT_FIELD[rule.protocol](value, mask))

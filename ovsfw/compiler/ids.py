@@ -1,0 +1,44 @@
+"""Numbers for names, without an allocator: a digest of the name, so that they survive restarts and need no memory.
+
+Two names with one digest are told apart by counting on in sorted order, so the numbers depend only on which names there
+are.  Open vSwitch asks of a conjunction id only that it be unique within its table (ovs-fields(7)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from hashlib import blake2s
+
+from ovsfw.compiler.pipeline import HINT_BIT
+from ovsfw.policy.model import Policy, RemoteAddressGroup, RemoteGroup, Rule
+
+
+@lru_cache(maxsize=1 << 17)
+def _digest(name: str) -> int:
+    return int.from_bytes(blake2s(name.encode(), digest_size=4).digest(), "big") & (HINT_BIT - 1)
+
+
+def number(names: Iterable[str]) -> dict[str, int]:
+    """A number from 1 to 2**31-1 for every name, no two the same."""
+    taken: set[int] = {0}
+    numbers = {}
+    for name in sorted(names):
+        value = _digest(name)
+        while value in taken:
+            value = (value + 1) % HINT_BIT
+        taken.add(value)
+        numbers[name] = value
+    return numbers
+
+
+def remote_name(remote: RemoteGroup | RemoteAddressGroup) -> str:
+    """The name under which a remote set gets its conjunction id."""
+    kind = "group" if isinstance(remote, RemoteGroup) else "addresses"
+    return f"{kind}:{remote.id}"
+
+
+def rule_hints(policy: Policy) -> Mapping[int, Rule]:
+    """The rule behind each hint that flows, counters and conntrack labels carry."""
+    rules = {rule.id: rule for group in policy.security_groups.values() for rule in group.rules}
+    return {hint | HINT_BIT: rules[name] for name, hint in number(rules).items()}

@@ -1,0 +1,55 @@
+"""Terms and actions that several stages share."""
+
+from __future__ import annotations
+
+from ovsfw.openflow import match as m
+from ovsfw.openflow.action import VLAN_TCI, Load, Resubmit, whole
+from ovsfw.compiler import pipeline as p
+from ovsfw.policy.model import Family, Prefix
+from ovsfw.policy.verdict import DHCP_CLIENT, DHCP_SERVER, ICMPV6, UDP, Ports
+
+IP = m.ETH_TYPE(0x0800)
+IPV6 = m.ETH_TYPE(0x86DD)
+ARP = m.ETH_TYPE(0x0806)
+IP_OF = {Family.IPV4: IP, Family.IPV6: IPV6}
+SOURCE_OF = {Family.IPV4: m.IPV4_SRC, Family.IPV6: m.IPV6_SRC}
+DESTINATION_OF = {Family.IPV4: m.IPV4_DST, Family.IPV6: m.IPV6_DST}
+
+TAGGED = m.VLAN_VID(m.VLAN_PRESENT, m.VLAN_PRESENT)
+PRIORITY_TAGGED = m.VLAN_VID(m.VLAN_PRESENT)
+GROUP_ADDRESSED = m.ETH_DST(1 << 40, 1 << 40)
+# Writing the whole TCI works on tagged and untagged packets alike; pop_vlan would have to match the tag first.
+UNTAG = Load(whole(VLAN_TCI), 0)
+NO_LINK_LAYER = 0
+
+
+def prefix_terms(field: m.Field, prefix: Prefix) -> m.Match:
+    """Match a prefix; nothing at all for /0, because an empty mask is no match to OpenFlow."""
+    if not prefix.length:
+        return ()
+    return (field(prefix.value, None if prefix.is_host else prefix.mask),)
+
+
+def udp(family: Family, ports: Ports) -> m.Match:
+    """UDP from one port to another."""
+    return IP_OF[family], m.IP_PROTO(UDP), m.UDP_SRC(ports.source), m.UDP_DST(ports.destination)
+
+
+def icmpv6(kind: int, code: int | None = 0) -> m.Match:
+    """ICMPv6 of a type; with a code always, where neighbour discovery fields are matched (CVE-2023-5366)."""
+    match = (IPV6, m.IP_PROTO(ICMPV6), m.ICMP6_TYPE(kind))
+    return match if code is None else (*match, m.ICMP6_CODE(code))
+
+
+DHCP_REQUESTS = tuple(udp(family, DHCP_CLIENT[family]) for family in Family)
+DHCP_REPLIES = tuple(udp(family, DHCP_SERVER[family]) for family in Family)
+
+
+def to(table: p.Table) -> Resubmit:
+    """Go on in another table."""
+    return Resubmit(table.number)
+
+
+def load(field: m.Field, value: int) -> Load:
+    """Write a whole register."""
+    return Load(whole(field), value)

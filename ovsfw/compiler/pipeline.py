@@ -1,0 +1,322 @@
+"""The pipeline as data: tables, registers, conntrack bits, priorities and cookies.
+
+Every flow is built by `Table.flow`, which refuses a field that its table does not declare and a jump to a table that it
+does not lead to.  `docs/pipeline.md` tells the story; its tables are generated from here.
+
+To add a table: declare it below with what it may match and where it leads, name its flows' reasons, and build its
+flows in the module of its stage.  Numbers are in the range 100-129, which no OpenFlow application we know of uses, and
+which Neutron's agent does not clean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+
+from ovsfw.openflow import match as m
+from ovsfw.openflow.action import Action, Ct, Place, Resubmit
+from ovsfw.openflow.flow import Flow, flow
+
+# --- Registers ------------------------------------------------------------------------------------------------------
+
+ENDPOINT = m.REGISTERS[5]
+"""The endpoint this packet is judged for: the sender in the egress stages, the receiver in the ingress stages.
+Bits 0-15 are its ofport, bit 16 says that it is filtered without conntrack.  0: none of ours."""
+NETWORK = m.REGISTERS[6]
+"""The VLAN (1-4095), or 4096 for untagged; also the conntrack zone, so that it is never zone 0."""
+GROUP = m.REGISTERS[7]
+"""The security group whose rules are being looked up."""
+EGRESS_RULE = m.REGISTERS[8]
+"""Hint of the egress rule that accepted the packet in this pass; bit 31 is set in every hint.  0: none did."""
+INGRESS_RULE = m.REGISTERS[9]
+"""The same for ingress."""
+CLASS = m.REGISTERS[10]
+"""While one broadcast is judged for many: the endpoints that share a list of groups, by their lowest ofport."""
+
+STATELESS = 1 << 16
+UNTAGGED = 0x1000
+HINT_BIT = 1 << 31
+ZONE = Place(NETWORK, 0, 16)
+
+# --- What a committed connection carries ----------------------------------------------------------------------------
+
+BLOCKED = 1 << 0
+"""ct_mark: no longer allowed; every packet of it is dropped."""
+EGRESS_OK = 1 << 1
+"""ct_mark: the originator's egress rules accepted it here."""
+INGRESS_OK = 1 << 2
+"""ct_mark: the responder's ingress rules accepted it here."""
+MARK_BITS = Place(m.CT_MARK, 1, 2)
+EGRESS_LABEL = Place(m.CT_LABEL, 0, 32)
+"""ct_label: hint of the egress rule that let it in."""
+INGRESS_LABEL = Place(m.CT_LABEL, 32, 32)
+"""ct_label: hint of the ingress rule that let it in."""
+
+
+# --- Cookies --------------------------------------------------------------------------------------------------------
+
+
+class Reason(Enum):
+    """Why a flow exists, when it is not a rule; the text is what people are told."""
+
+    CLASSIFY = 1, "packets of this endpoint are filtered"
+    UNKNOWN_PORT = 2, "a port that no policy knows passes nothing"
+    UPLINK = 3, "packets from outside are forwarded to the endpoint they are for"
+    UPLINK_TAGGED = 4, "an access port carries no tagged packets"
+    SOURCE = 5, "an endpoint sends from its own MAC and IP address"
+    ARP = 6, "an endpoint speaks ARP for itself"
+    NEIGHBOUR = 7, "an endpoint speaks neighbour discovery for itself"
+    DHCP_CLIENT = 8, "an endpoint may ask for its address"
+    NO_SERVER = 9, "an endpoint is no DHCP server and no router"
+    NO_TAG = 10, "an endpoint sends no VLAN tags"
+    SPOOF = 11, "the source is not the endpoint's own, or of no known kind"
+    STANDING = 12, "without this a network does not work"
+    TRACK = 13, "conntrack says which connection it belongs to"
+    UNTRACKED = 14, "stateless groups are judged packet by packet"
+    INVALID = 15, "conntrack cannot place it in any connection"
+    BLOCKED = 16, "its connection is no longer allowed"
+    ESTABLISHED = 17, "its connection was accepted before"
+    JUDGE = 18, "a new connection is judged by the rules"
+    GROUPS = 19, "the groups of this endpoint, one after the other"
+    RULES = 20, "rules of its IP version, unless one has accepted it already"
+    RULE = 21, "a rule accepts it"
+    MEMBER = 22, "an address of the remote sets that rules refer to"
+    ACCEPTED = 23, "a rule accepted it"
+    DENIED = 24, "no rule accepted it"
+    FORWARD = 25, "this MAC address lives here"
+    FLOOD = 26, "broadcast and multicast go to every endpoint of the network that accepts them"
+    LEAVE = 27, "not for an endpoint of this host"
+    COMMIT = 28, "remember the connection and the rules that let it in"
+    DELIVER = 29, "into the endpoint"
+    NOT_DELIVERED = 30, "not of a kind that endpoints get"
+    MISS = 31, "nothing above applies"
+
+    def __init__(self, number: int, text: str) -> None:
+        self.number = number
+        self.text = text
+
+
+# |-- owner 16 --|-- version 8 --|-- reason 8 --|-- hint 32 --|
+OWNER = 0x0F5F
+VERSION = 1
+
+
+def cookie(reason: Reason, hint: int = 0) -> int:
+    """Who put the flow there, by which version of the pipeline, why, and for whom.
+
+    The hint of a RULE is its rule hint; of a flow for an endpoint, its ofport; of a network's, its register value.
+    """
+    return OWNER << 48 | VERSION << 40 | reason.number << 32 | hint
+
+
+_REASONS = {reason.number: reason for reason in Reason}
+
+
+def read_cookie(value: int) -> tuple[Reason, int] | None:
+    """The reason and hint in a cookie; None when it is not ours or from a version with other reasons."""
+    reason = _REASONS.get(value >> 32 & 0xFF)
+    if value >> 48 != OWNER or reason is None:
+        return None
+    return reason, value & 0xFFFFFFFF
+
+
+# --- Priorities -----------------------------------------------------------------------------------------------------
+
+
+class Priority(IntEnum):
+    """Every priority there is, highest first within its table."""
+
+    # In the hook table, which may be shared: a band of its own.
+    HOOK_PORT = 1030
+    HOOK_BAN = 1020
+    HOOK_ACCESS = 1010
+    HOOK_PRIORITY_TAG = 1003
+    HOOK_TAG = 1002
+    HOOK_ANY = 1001
+    # Elsewhere.
+    BAN = 500
+    FIRST = 400
+    SECOND = 300
+    THIRD = 200
+    FOURTH = 100
+    MISS = 0
+
+
+# --- Tables ---------------------------------------------------------------------------------------------------------
+
+PACKET = frozenset({m.ETH_TYPE, m.IP_PROTO, m.ICMP6_TYPE, m.ICMP6_CODE, m.UDP_SRC, m.UDP_DST})
+ADDRESSES = frozenset({m.IPV4_SRC, m.IPV4_DST, m.IPV6_SRC, m.IPV6_DST})
+SERVICE = frozenset(
+    {m.ETH_TYPE, m.IP_PROTO, m.TCP_DST, m.UDP_DST, m.SCTP_DST, m.ICMP_TYPE, m.ICMP_CODE, m.ICMP6_TYPE, m.ICMP6_CODE}
+)
+STATE = frozenset({m.ETH_TYPE, m.CT_STATE, m.CT_MARK})
+
+
+class PipelineError(Exception):
+    """A flow that the declaration does not allow: a bug of this program."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Table:
+    """One OpenFlow table: what its flows may match, and the tables they may lead to."""
+
+    name: str
+    number: int
+    about: str
+    matches: frozenset[m.Field]
+    leads_to: frozenset[str] = frozenset()
+    _seen: set[object] = field(default_factory=set, repr=False)
+
+    def flow(self, priority: Priority, match: m.Match, actions: tuple[Action, ...], why: int) -> Flow:
+        """Build a flow of this table; `why` is its cookie.  Raises PipelineError against the declaration."""
+        shape = tuple(term.field for term in match)
+        if shape not in self._seen:
+            self._check_match(shape)
+        if actions not in self._seen:
+            self._check_actions(actions)
+        return flow(self.number, priority, match, actions, why)
+
+    def _check_match(self, shape: tuple[m.Field, ...]) -> None:
+        strange = [term.name for term in shape if term not in self.matches]
+        if strange:
+            raise PipelineError(f"table {self.name} does not match {', '.join(strange)}")
+        self._seen.add(shape)
+
+    def _check_actions(self, actions: tuple[Action, ...]) -> None:
+        for action in actions:
+            target = action.table if isinstance(action, Resubmit | Ct) else None
+            if target is not None and BY_NUMBER[target].name not in self.leads_to:
+                raise PipelineError(f"table {self.name} does not lead to {BY_NUMBER[target].name}")
+        self._seen.add(actions)
+
+
+def _table(number: int, name: str, about: str, matches: Iterable[m.Field], *leads_to: str) -> Table:
+    table = Table(name, number, about, frozenset(matches), frozenset(leads_to))
+    TABLES.append(table)
+    return table
+
+
+TABLES: list[Table] = []
+
+CLASSIFY = _table(
+    0,
+    "classify",
+    "who sent it: an endpoint, a port that no policy knows, or the world outside",
+    {m.IN_PORT, m.VLAN_VID},
+    "spoof_guard",
+    "forward",
+)
+SPOOF_GUARD = _table(
+    100,
+    "spoof_guard",
+    "an endpoint sends only as itself",
+    {ENDPOINT, m.ETH_SRC, m.VLAN_VID, m.ARP_SPA, m.ARP_TPA, m.ARP_SHA, *PACKET, *ADDRESSES},
+    "egress",
+    "forward",
+)
+EGRESS = _table(
+    101,
+    "egress",
+    "what an endpoint may always send; the rest is tracked",
+    {ENDPOINT, m.IPV6_SRC, m.ND_SLL, *PACKET},
+    "nd_guard",
+    "nd_target",
+    "forward",
+    "egress_state",
+    "egress_policy",
+)
+ND_GUARD = _table(
+    102,
+    "nd_guard",
+    "the link-layer address inside neighbour discovery is the endpoint's own",
+    {ENDPOINT, m.ND_SLL, m.ND_TLL, *PACKET},
+    "nd_target",
+    "forward",
+)
+ND_TARGET = _table(
+    103,
+    "nd_target",
+    "an endpoint advertises, and probes for, only its own addresses",
+    {ENDPOINT, m.ND_TARGET, *PACKET},
+    "forward",
+)
+EGRESS_STATE = _table(
+    104, "egress_state", "which packets the rules must see", {ENDPOINT, *STATE}, "egress_policy", "forward"
+)
+EGRESS_POLICY = _table(
+    105, "egress_policy", "the groups of the sender", {ENDPOINT}, "egress_rules", "egress_verdict"
+)
+EGRESS_RULES = _table(
+    106, "egress_rules", "stop once a rule has accepted", {EGRESS_RULE, m.ETH_TYPE}, "egress_rules_v4", "egress_rules_v6"
+)
+EGRESS_RULES_V4 = _table(
+    107, "egress_rules_v4", "IPv4 egress rules", {GROUP, m.CONJ_ID, m.IPV4_DST, *SERVICE}
+)
+EGRESS_RULES_V6 = _table(
+    108, "egress_rules_v6", "IPv6 egress rules", {GROUP, m.CONJ_ID, m.IPV6_DST, *SERVICE}
+)
+EGRESS_VERDICT = _table(109, "egress_verdict", "accepted by a rule, or dropped", {EGRESS_RULE}, "forward")
+FORWARD = _table(
+    110,
+    "forward",
+    "to an endpoint of this host, to many, or out",
+    {NETWORK, m.ETH_DST},
+    "ingress",
+    "fan_out",
+    "leave",
+)
+LEAVE = _table(111, "leave", "out by the switch's own forwarding; new connections are remembered", {EGRESS_RULE, *STATE})
+FAN_OUT = _table(112, "fan_out", "broadcast and multicast", {*PACKET}, "flood", "fan_out_rules")
+FLOOD = _table(113, "flood", "every endpoint of the network gets it", {NETWORK})
+FAN_OUT_RULES = _table(
+    114, "fan_out_rules", "judged once for all endpoints with the same groups", {NETWORK}, "ingress_rules", "fan_out_deliver"
+)
+FAN_OUT_DELIVER = _table(115, "fan_out_deliver", "those whose rules accepted it get it", {CLASS, INGRESS_RULE})
+INGRESS = _table(
+    116,
+    "ingress",
+    "what an endpoint always gets; the rest is tracked",
+    {ENDPOINT, m.CT_STATE, *PACKET},
+    "deliver",
+    "ingress_state",
+    "ingress_policy",
+)
+INGRESS_STATE = _table(
+    117, "ingress_state", "which packets the rules must see", {ENDPOINT, *STATE}, "ingress_policy", "commit"
+)
+INGRESS_POLICY = _table(
+    118, "ingress_policy", "the groups of the receiver", {ENDPOINT}, "ingress_rules", "ingress_verdict"
+)
+INGRESS_RULES = _table(
+    119,
+    "ingress_rules",
+    "stop once a rule has accepted",
+    {INGRESS_RULE, m.ETH_TYPE},
+    "ingress_rules_v4",
+    "ingress_rules_v6",
+)
+INGRESS_RULES_V4 = _table(
+    120, "ingress_rules_v4", "IPv4 ingress rules", {GROUP, m.CONJ_ID, m.IPV4_SRC, *SERVICE}
+)
+INGRESS_RULES_V6 = _table(
+    121, "ingress_rules_v6", "IPv6 ingress rules", {GROUP, m.CONJ_ID, m.IPV6_SRC, *SERVICE}
+)
+INGRESS_VERDICT = _table(122, "ingress_verdict", "accepted by a rule, or dropped", {INGRESS_RULE}, "commit")
+COMMIT = _table(
+    123, "commit", "new connections are remembered", {EGRESS_RULE, INGRESS_RULE, *STATE}, "deliver"
+)
+DELIVER = _table(124, "deliver", "out of the endpoint's port", {ENDPOINT})
+
+BY_NUMBER = {table.number: table for table in TABLES}
+TABLE_NAMES = {table.number: table.name for table in TABLES}
+OWN_TABLES = frozenset(range(100, 130))
+
+
+def is_ours(entry: Flow) -> bool:
+    """Whether a flow on the switch belongs to ovsfw.
+
+    Our tables are ours alone, so that a flow somebody else puts there is drift and not a hole; in the hook table, which
+    others may share, ours are those with our cookie.
+    """
+    return entry.table in OWN_TABLES or entry.cookie >> 48 == OWNER

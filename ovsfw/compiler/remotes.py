@@ -1,0 +1,66 @@
+"""Remote sets: the members of groups and address groups that rules refer to, one flow per address.
+
+All rules share these flows.  An address that is in several sets has one flow with a clause for each, because at one
+priority there can be only one flow with its match.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from ovsfw.compiler.groups import RULE_TABLE, clause, remote_field
+from ovsfw.compiler.ids import remote_name
+from ovsfw.compiler.packets import IP_OF, prefix_terms
+from ovsfw.compiler.pipeline import Reason, cookie
+from ovsfw.openflow.flow import Flow
+from ovsfw.policy.model import (
+    Direction,
+    Family,
+    Policy,
+    Prefix,
+    RemoteAddressGroup,
+    RemoteGroup,
+    SecurityGroup,
+    member_addresses,
+)
+
+# The table of rules that refers to a set.
+Place = tuple[Direction, Family]
+Sets = tuple[int, ...]
+_WHY = cookie(Reason.MEMBER)
+
+
+def referenced(groups: Iterable[SecurityGroup]) -> dict[Place, set[RemoteGroup | RemoteAddressGroup]]:
+    """Which sets are needed in which table."""
+    needed: dict[Place, set[RemoteGroup | RemoteAddressGroup]] = defaultdict(set)
+    for group in groups:
+        for rule in group.rules:
+            if isinstance(rule.remote, RemoteGroup | RemoteAddressGroup):
+                needed[rule.direction, rule.family].add(rule.remote)
+    return needed
+
+
+def members(
+    policy: Policy, needed: Iterable[RemoteGroup | RemoteAddressGroup], sets: Mapping[str, int]
+) -> dict[Prefix, Sets]:
+    """For each address, the sets it is in; sets in ascending order, addresses in none."""
+    wanted = {remote: sets[remote_name(remote)] for remote in needed}
+    by_group = {remote.id: number for remote, number in wanted.items() if isinstance(remote, RemoteGroup)}
+    found: dict[Prefix, set[int]] = defaultdict(set)
+    for port in policy.ports.values():
+        numbers = [by_group[group] for group in port.security_groups if group in by_group]
+        if numbers:
+            for prefix in member_addresses(port):
+                found[prefix].update(numbers)
+    for remote, number in wanted.items():
+        if isinstance(remote, RemoteAddressGroup):
+            for prefix in policy.address_groups[remote.id].prefixes:
+                found[prefix].add(number)
+    return {prefix: tuple(sorted(numbers)) for prefix, numbers in found.items()}
+
+
+def member_flow(place: Place, prefix: Prefix, numbers: Sets) -> Flow:
+    """One address in one table."""
+    match = (IP_OF[prefix.family], *prefix_terms(remote_field(*place), prefix))
+    return clause(RULE_TABLE[place], match, numbers, 1, _WHY)
