@@ -25,10 +25,12 @@ from ovsfw.policy.model import Policy, Port
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What the switch should hold: our flows, and the ports that its own forwarding must not flood into."""
+    """What the switch should hold: our flows, and for each ofport that has an iface-id, whether the switch's own
+    forwarding (NORMAL) must not flood into it.  Ports that are not named keep the flag they have.
+    """
 
     flows: FlowSet
-    no_flood: frozenset[int]
+    no_flood: Mapping[int, bool]
 
 
 def compile_policy(policy: Policy, bindings: Bindings) -> Program:
@@ -59,7 +61,8 @@ class Compiler:
         self._rules(policy, names, groups)
         self._units = self._used
         flows = FlowSet({name: part for name, (_, part) in self._used.items()})
-        return Program(flows, frozenset(binding.ofport for binding in (*unknown, *(bound for bound, _ in here))))
+        unfiltered = policy.ports.keys() - secured
+        return Program(flows, {bound.ofport: bound.port_id not in unfiltered for bound in bindings.endpoints})
 
     def _unit(self, name: Hashable, inputs: object, build: Callable[[], Iterable[Flow]]) -> None:
         """Take a unit from the cache, or build it."""

@@ -12,9 +12,7 @@ from ovsfw.openflow import match as m
 from ovsfw.openflow.action import Action, Output
 from ovsfw.openflow.flow import Flow
 from ovsfw.policy.model import Claim, Family, Port, Prefix, link_local
-from ovsfw.policy.verdict import DHCP_CLIENT, NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION
-
-BROADCAST = 0xFFFFFFFF
+from ovsfw.policy.verdict import BROADCAST, DHCP_CLIENT, NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION
 
 
 def network_of(vlan: int) -> int:

@@ -25,14 +25,11 @@ from ovsfw.openflow.action import NORMAL, Action, Ct, Load, Move, Place, whole
 from ovsfw.openflow.flow import Flow
 from ovsfw.policy.verdict import (
     ICMPV6_FROM_ENDPOINT,
+    ICMPV6_FROM_NOWHERE,
     ICMPV6_ROUTER_ONLY,
     ICMPV6_TO_ENDPOINT,
-    MLD2_REPORT,
-    MLD_DONE,
-    MLD_REPORT,
     NEIGHBOUR_ADVERTISEMENT,
     NEIGHBOUR_SOLICITATION,
-    ROUTER_SOLICITATION,
 )
 
 ACCEPTED = {register: register(p.HINT_BIT, p.HINT_BIT) for register in (p.EGRESS_RULE, p.INGRESS_RULE)}
@@ -85,7 +82,7 @@ def _egress() -> Iterator[Flow]:
     unspecified = m.IPV6_SRC(0)
     solicitation = (*icmpv6(NEIGHBOUR_SOLICITATION), unspecified, m.ND_SLL(NO_LINK_LAYER))
     yield _flow(p.EGRESS, Priority.BAN, solicitation, (to(p.ND_TARGET),), Reason.NEIGHBOUR)
-    for kind in (ROUTER_SOLICITATION, MLD_REPORT, MLD_DONE, MLD2_REPORT):
+    for kind in sorted(ICMPV6_FROM_NOWHERE.difference(NEIGHBOUR_TYPES)):
         yield _flow(p.EGRESS, Priority.BAN, (*icmpv6(kind), unspecified), (to(p.FORWARD),), Reason.STANDING)
     yield _flow(p.EGRESS, Priority.FIRST, (IPV6, unspecified), (), Reason.SPOOF)
     for match in DHCP_REQUESTS:

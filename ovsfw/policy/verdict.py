@@ -39,6 +39,7 @@ ICMPV6_FROM_ENDPOINT = frozenset(
         ROUTER_SOLICITATION, NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT,
     }
 )  # fmt: skip
+ICMPV6_FROM_NOWHERE = ICMPV6_FROM_ENDPOINT.difference({MLD_QUERY, NEIGHBOUR_ADVERTISEMENT})
 ICMPV6_TO_ENDPOINT = frozenset({MLD_QUERY, ROUTER_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT})
 ICMPV6_ROUTER_ONLY = frozenset({ROUTER_ADVERTISEMENT, REDIRECT})
 
@@ -50,6 +51,7 @@ class Ports(NamedTuple):
     destination: int
 
 
+BROADCAST = 0xFFFFFFFF
 DHCP_CLIENT = {Family.IPV4: Ports(68, 67), Family.IPV6: Ports(546, 547)}
 DHCP_SERVER = {Family.IPV4: Ports(67, 68), Family.IPV6: Ports(547, 546)}
 
@@ -153,13 +155,26 @@ def _standing_egress(port: Port, connection: Connection) -> Judgement | None:
         and connection.icmp_type in ICMPV6_ROUTER_ONLY
     ):
         return Judgement(allowed=False, reason="an endpoint is no DHCP server and no router")
-    if _is_dhcp(connection, DHCP_CLIENT) and (connection.source.value == 0 or owns(port, connection.source)):
-        return Judgement(allowed=True, reason="DHCP client")
+    if connection.source.value == 0 and (early := _before_an_address(connection)):
+        return early
     if not owns(port, connection.source):
         return Judgement(allowed=False, reason=f"spoof guard: {connection.source} is not an address of this port")
+    if _is_dhcp(connection, DHCP_CLIENT):
+        return Judgement(allowed=True, reason="DHCP client")
     if _is_icmpv6(connection, ICMPV6_FROM_ENDPOINT):
         return Judgement(allowed=True, reason="neighbour discovery")
     return None
+
+
+def _before_an_address(connection: Connection) -> Judgement | None:
+    """What may come from 0.0.0.0 and from ::, the addresses of a host that has none yet."""
+    if connection.family is Family.IPV4:
+        if _is_dhcp(connection, DHCP_CLIENT) and connection.destination.value == BROADCAST:
+            return Judgement(allowed=True, reason="DHCP client")
+        return None
+    if _is_icmpv6(connection, ICMPV6_FROM_NOWHERE):
+        return Judgement(allowed=True, reason="neighbour discovery")
+    return Judgement(allowed=False, reason="spoof guard: only neighbour discovery may come from ::")
 
 
 def _standing_ingress(connection: Connection) -> Judgement | None:

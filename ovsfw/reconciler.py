@@ -1,0 +1,131 @@
+"""The one object with memory: it makes the switch hold what the policy says.
+
+Its whole memory is what it last saw agreed with the switch.  None means in doubt, and doubt costs one dump.  Whatever
+goes wrong on the way leaves it in doubt: a commit that timed out may have been applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ovsfw.compiler import Bindings, Compiler, Program
+from ovsfw.compiler.pipeline import is_ours
+from ovsfw.openflow.diff import Diff, diff
+from ovsfw.openflow.flow import Flow, FlowSet
+from ovsfw.policy.model import Policy
+
+
+class Switch(Protocol):
+    """What the reconciler needs of a switch; each raises SwitchError when it cannot be done."""
+
+    async def dump_flows(self) -> Iterable[Flow]:
+        """Every flow on the bridge, whoever made it."""
+
+    async def no_flood(self) -> frozenset[int]:
+        """The OpenFlow ports that the switch's own forwarding does not flood into."""
+
+    async def apply(self, change: Diff) -> None:
+        """All of it or nothing, in one atomic bundle."""
+
+    async def set_no_flood(self, ofports: Iterable[int], *, on: bool) -> None:
+        """Set or clear the flag on some ports."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one step changes: flows, and ports to take out of flooding or to put back."""
+
+    flows: Diff = field(default_factory=Diff)
+    close: frozenset[int] = frozenset()
+    open: frozenset[int] = frozenset()
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.flows or self.close or self.open)
+
+    def __str__(self) -> str:
+        """`+12 -3 ~1 flows, 2 ports taken out of flooding`."""
+        parts = [str(self.flows)]
+        if self.close:
+            parts.append(f"{len(self.close)} ports taken out of flooding")
+        if self.open:
+            parts.append(f"{len(self.open)} ports put back into flooding")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """What the switch holds: our flows, the flows of others, and the ports out of flooding."""
+
+    ours: FlowSet
+    others: tuple[Flow, ...]
+    no_flood: frozenset[int]
+
+
+NOTHING = Program(FlowSet({}), {})
+
+
+def change_between(ours: FlowSet, no_flood: frozenset[int], desired: Program) -> Change:
+    """What must happen; ports that the program does not speak of keep their flag."""
+    wanted = desired.no_flood
+    return Change(
+        diff(ours, desired.flows),
+        close=frozenset(ofport for ofport, on in wanted.items() if on and ofport not in no_flood),
+        open=frozenset(ofport for ofport, on in wanted.items() if not on and ofport in no_flood),
+    )
+
+
+class Reconciler:
+    """Keeps one bridge in step with a policy."""
+
+    def __init__(self, switch: Switch) -> None:
+        """Start in doubt."""
+        self._switch = switch
+        self._compiler = Compiler()
+        self._agreed: Program | None = None
+
+    async def step(self, policy: Policy | None, bindings: Bindings | None) -> Change | None:
+        """One turn.  None when policy or bindings are not known yet: then nothing is touched.
+
+        Ports are taken out of flooding before the flows change, and put back after, so that at no moment a packet
+        reaches an endpoint past its rules.
+        """
+        if policy is None or bindings is None:
+            return None
+        desired = self._compiler.compile(policy, bindings)
+        change = await self._compare(desired)
+        self._agreed = None
+        await carry_out(self._switch, change)
+        self._agreed = desired
+        return change
+
+    async def _compare(self, desired: Program) -> Change:
+        if self._agreed is not None:
+            held = frozenset(ofport for ofport, on in self._agreed.no_flood.items() if on)
+            return change_between(self._agreed.flows, held, desired)
+        installed = await read(self._switch)
+        return change_between(installed.ours, installed.no_flood, desired)
+
+    def doubt(self) -> None:
+        """Somebody changed the switch, or it was restarted: look before the next step."""
+        self._agreed = None
+
+
+async def read(switch: Switch) -> Installed:
+    """What a switch holds now."""
+    ours, others = [], []
+    for flow in await switch.dump_flows():
+        (ours if is_ours(flow) else others).append(flow)
+    return Installed(FlowSet.of(ours), tuple(others), await switch.no_flood())
+
+
+async def carry_out(switch: Switch, change: Change) -> None:
+    """Do it: close, flows, open."""
+    if change.close:
+        await switch.set_no_flood(change.close, on=True)
+    if change.flows:
+        await switch.apply(change.flows)
+    if change.open:
+        await switch.set_no_flood(change.open, on=False)
