@@ -7,8 +7,9 @@ Nicira extension layouts in Open vSwitch's lib/ofp-actions.c.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, singledispatch
 from typing import Any, NamedTuple
 
 from ovsfw.openflow import match as m
@@ -68,7 +69,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Conjunction:
-    """This flow is one value of dimension `clause` (from 1) of conjunction `id`."""
+    """Makes the flow one value of dimension `clause` (from 1) of conjunction `id`."""
 
     id: int
     clause: int
@@ -115,41 +116,71 @@ def _ofs_nbits(place: Place) -> int:
     return place.first << 6 | (place.length - 1)
 
 
-def _to_codec(action: Action) -> Any:  # noqa: ANN401 - the codec is untyped
+# "Go on here": the number that stands for no table in a conntrack action.
+_NO_TABLE = 0xFF
+
+
+# The codec has no types, hence Any.
+@singledispatch
+def _to_codec(action: Action) -> Any:  # noqa: ANN401
     """The codec's object for an action."""
-    match action:
-        case Output(port):
-            return parser.OFPActionOutput(port, 0)
-        case Resubmit(table):
-            return parser.NXActionResubmitTable(in_port=ofproto.OFPP_IN_PORT & 0xFFFF, table_id=table)
-        case Load(place, value):
-            return parser.NXActionRegLoad(_ofs_nbits(place), place.field.codec_name, value)
-        case Move(source, target):
-            return parser.NXActionRegMove(
-                source.field.codec_name, target.field.codec_name, source.length, source.first, target.first
-            )
-        case Conjunction(number, clause, clauses):
-            return parser.NXActionConjunction(clause=clause - 1, n_clauses=clauses, id_=number)
-        case Ct(zone):
-            return parser.NXActionCT(
-                flags=action.commit | action.force << 1,
-                zone_src=zone.field.codec_name if isinstance(zone, Place) else "",
-                zone_ofs_nbits=_ofs_nbits(zone) if isinstance(zone, Place) else zone,
-                recirc_table=0xFF if action.table is None else action.table,
-                alg=action.alg,
-                actions=[_to_codec(nested) for nested in action.exec],
-            )
-        case CtClear():
-            return parser.NXActionCTClear()
-        case PopVlan():
-            return parser.OFPActionPopVlan()
-        case Unknown(data):
-            raise ValueError(f"cannot send an unknown action: {data.hex()}")
+    raise ValueError(f"cannot send an unknown action: {action}")
+
+
+@_to_codec.register
+def _(action: Output) -> Any:  # noqa: ANN401
+    return parser.OFPActionOutput(action.port, 0)
+
+
+@_to_codec.register
+def _(action: Resubmit) -> Any:  # noqa: ANN401
+    return parser.NXActionResubmitTable(in_port=ofproto.OFPP_IN_PORT & 0xFFFF, table_id=action.table)
+
+
+@_to_codec.register
+def _(action: Load) -> Any:  # noqa: ANN401
+    return parser.NXActionRegLoad(_ofs_nbits(action.place), action.place.field.codec_name, action.value)
+
+
+@_to_codec.register
+def _(action: Move) -> Any:  # noqa: ANN401
+    source, target = action.source, action.target
+    return parser.NXActionRegMove(
+        source.field.codec_name, target.field.codec_name, source.length, source.first, target.first
+    )
+
+
+@_to_codec.register
+def _(action: Conjunction) -> Any:  # noqa: ANN401
+    return parser.NXActionConjunction(clause=action.clause - 1, n_clauses=action.clauses, id_=action.id)
+
+
+@_to_codec.register
+def _(action: Ct) -> Any:  # noqa: ANN401
+    zone = action.zone
+    return parser.NXActionCT(
+        flags=action.commit | action.force << 1,
+        zone_src=zone.field.codec_name if isinstance(zone, Place) else "",
+        zone_ofs_nbits=_ofs_nbits(zone) if isinstance(zone, Place) else zone,
+        recirc_table=_NO_TABLE if action.table is None else action.table,
+        alg=action.alg,
+        actions=[_to_codec(nested) for nested in action.exec],
+    )
+
+
+@_to_codec.register
+def _(_action: CtClear) -> Any:  # noqa: ANN401
+    return parser.NXActionCTClear()
+
+
+@_to_codec.register
+def _(_action: PopVlan) -> Any:  # noqa: ANN401
+    return parser.OFPActionPopVlan()
 
 
 @lru_cache(maxsize=1 << 16)
 def encode_action(action: Action) -> bytes:
-    """One action, padded to eight bytes."""
+    """One action, padded to eight bytes.  Raises ValueError for Unknown."""
     buffer = bytearray()
     _to_codec(action).serialize(buffer, 0)
     return bytes(buffer)
@@ -164,7 +195,7 @@ def encode_actions(actions: tuple[Action, ...]) -> bytes:
     return _APPLY + (8 + len(data)).to_bytes(2, "big") + b"\0\0\0\0" + data
 
 
-_APPLY = ofproto.OFPIT_APPLY_ACTIONS.to_bytes(2, "big")
+_APPLY = bytes((0, ofproto.OFPIT_APPLY_ACTIONS))
 
 _FIELD_BY_CODEC_NAME = {field.codec_name: field for field in (*m.FIELDS, VLAN_TCI)}
 
@@ -177,38 +208,40 @@ def _place_of(name: str, ofs_nbits: int) -> Place:
     return _place(name, ofs_nbits >> 6, (ofs_nbits & 63) + 1)
 
 
-def _from_codec(parsed: Any) -> Action | None:  # noqa: ANN401, PLR0911 - one return per kind of action
+def _move(parsed: Any) -> Move:  # noqa: ANN401
+    return Move(
+        _place(parsed.src_field, parsed.src_ofs, parsed.n_bits), _place(parsed.dst_field, parsed.dst_ofs, parsed.n_bits)
+    )
+
+
+def _ct(parsed: Any) -> Ct:  # noqa: ANN401
+    nested = tuple(_from_codec(inner) for inner in parsed.actions)
+    return Ct(
+        _place_of(parsed.zone_src, parsed.zone_ofs_nbits) if parsed.zone_src else parsed.zone_ofs_nbits,
+        commit=bool(parsed.flags & 1),
+        force=bool(parsed.flags & 2),
+        table=None if parsed.recirc_table == _NO_TABLE else parsed.recirc_table,
+        exec=tuple(inner for inner in nested if isinstance(inner, Load | Move)),
+        alg=parsed.alg,
+    )
+
+
+_BY_CODEC_CLASS: dict[type, Callable[[Any], Action]] = {
+    parser.OFPActionOutput: lambda parsed: Output(parsed.port),
+    parser.OFPActionPopVlan: lambda _: PopVlan(),
+    parser.NXActionResubmitTable: lambda parsed: Resubmit(parsed.table_id),
+    parser.NXActionRegLoad: lambda parsed: Load(_place_of(parsed.dst, parsed.ofs_nbits), parsed.value),
+    parser.NXActionRegMove: _move,
+    parser.NXActionConjunction: lambda parsed: Conjunction(parsed.id, parsed.clause + 1, parsed.n_clauses),
+    parser.NXActionCT: _ct,
+    parser.NXActionCTClear: lambda _: CtClear(),
+}
+
+
+def _from_codec(parsed: Any) -> Action | None:  # noqa: ANN401
     """Our action for the codec's object; None for a kind this program never sends."""
-    match parsed:
-        case parser.OFPActionOutput():
-            return Output(parsed.port)
-        case parser.NXActionResubmitTable():
-            return Resubmit(parsed.table_id)
-        case parser.NXActionRegLoad():
-            return Load(_place_of(parsed.dst, parsed.ofs_nbits), parsed.value)
-        case parser.NXActionRegMove():
-            return Move(
-                _place(parsed.src_field, parsed.src_ofs, parsed.n_bits),
-                _place(parsed.dst_field, parsed.dst_ofs, parsed.n_bits),
-            )
-        case parser.NXActionConjunction():
-            return Conjunction(parsed.id, parsed.clause + 1, parsed.n_clauses)
-        case parser.NXActionCT():
-            nested = tuple(_from_codec(inner) for inner in parsed.actions)
-            zone = _place_of(parsed.zone_src, parsed.zone_ofs_nbits) if parsed.zone_src else parsed.zone_ofs_nbits
-            return Ct(
-                zone,
-                commit=bool(parsed.flags & 1),
-                force=bool(parsed.flags & 2),
-                table=None if parsed.recirc_table == 0xFF else parsed.recirc_table,
-                exec=tuple(inner for inner in nested if isinstance(inner, Load | Move)),
-                alg=parsed.alg,
-            )
-        case parser.NXActionCTClear():
-            return CtClear()
-        case parser.OFPActionPopVlan():
-            return PopVlan()
-    return None
+    build = _BY_CODEC_CLASS.get(type(parsed))
+    return build(parsed) if build else None
 
 
 def _decode_action(data: bytes) -> Action:

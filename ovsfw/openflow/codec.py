@@ -6,18 +6,33 @@ Only the message codec is used, not the application framework.  Importing this m
 from __future__ import annotations
 
 try:
-    from ryu.ofproto import ofproto_parser, ofproto_protocol
-    from ryu.ofproto import ofproto_v1_4 as ofproto
-    from ryu.ofproto import ofproto_v1_4_parser as parser
+    from ryu.ofproto import (
+        ofproto_parser,
+        ofproto_protocol,
+        ofproto_v1_0,
+        ofproto_v1_0_parser,
+        ofproto_v1_4,
+        ofproto_v1_4_parser,
+    )
 
     NAME = "ryu"
 except ImportError:
-    from os_ken.ofproto import ofproto_parser, ofproto_protocol
-    from os_ken.ofproto import ofproto_v1_4 as ofproto
-    from os_ken.ofproto import ofproto_v1_4_parser as parser
+    from os_ken.ofproto import (
+        ofproto_parser,
+        ofproto_protocol,
+        ofproto_v1_0,
+        ofproto_v1_0_parser,
+        ofproto_v1_4,
+        ofproto_v1_4_parser,
+    )
 
     NAME = "os_ken"
 
-DATAPATH = ofproto_protocol.ProtocolDesc(version=ofproto.OFP_VERSION)
+ofproto, parser = ofproto_v1_4, ofproto_v1_4_parser
+# OpenFlow 1.0, for the one thing that no later version can do (see port.py).
+ofproto10, parser10 = ofproto_v1_0, ofproto_v1_0_parser
 
-__all__ = ["DATAPATH", "NAME", "ofproto", "ofproto_parser", "parser"]
+DATAPATH = ofproto_protocol.ProtocolDesc(version=ofproto.OFP_VERSION)
+DATAPATH10 = ofproto_protocol.ProtocolDesc(version=ofproto10.OFP_VERSION)
+
+__all__ = ["DATAPATH", "DATAPATH10", "NAME", "ofproto", "ofproto10", "ofproto_parser", "parser", "parser10"]

@@ -42,7 +42,7 @@ class Flow(NamedTuple):
 
     @property
     def match(self) -> Match:
-        """Its match.  Raises UnknownField for somebody else's flow with a field this program does not know."""
+        """Its match.  Raises UnknownFieldError for somebody else's flow with a field this program does not know."""
         return decode_match(self.key[3:])
 
     @property

@@ -190,19 +190,19 @@ def _order(term: Term) -> int:
     return term[0].order
 
 
-class UnknownField(ValueError):
+class UnknownFieldError(ValueError):
     """A switch sent a match field that this program does not know."""
 
 
 def decode_match(data: bytes) -> Match:
-    """Inverse of `encode_match`.  Raises UnknownField with the bytes of what it cannot read."""
+    """Inverse of `encode_match`.  Raises UnknownFieldError with the bytes of what it cannot read."""
     terms, at = [], 0
     while at < len(data):
         end = at + 4 + data[at + 3]
         size = 8 if data[at : at + 2] == b"\xff\xff" else 4
         known = _BY_HEADER.get(data[at : at + size])
         if known is None:
-            raise UnknownField(data[at:end].hex())
+            raise UnknownFieldError(data[at:end].hex())
         field, masked = known
         middle = at + size + field.size
         mask = int.from_bytes(data[middle:end], "big") if masked else None

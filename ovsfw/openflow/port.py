@@ -1,0 +1,60 @@
+"""The ports of a bridge and their NO_FLOOD flag, in OpenFlow 1.0.
+
+OpenFlow 1.1 dropped the flag.  Open vSwitch kept it, but shows and sets it in 1.0 only: in 1.4 a PORT_MOD that asks for
+it is accepted and does nothing (`OFPPC11_ALL` in its lib/ofp-port.c).  Bytes in, bytes out.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ovsfw.openflow import wire
+from ovsfw.openflow.codec import DATAPATH10, ofproto, ofproto10, parser10
+
+VERSION: int = ofproto10.OFP_VERSION
+NO_FLOOD: int = ofproto10.OFPPC_NO_FLOOD
+
+# Open vSwitch answers a port description in 1.0 too, where it has no name in the specification.
+_PORT_DESC = ofproto.OFPMP_PORT_DESC
+_STATS = struct.Struct("!HH")
+# Reserved numbers are the highest 256 of 16 bits in 1.0, and the highest 256 of 32 bits from 1.1 on.
+_FIRST_RESERVED, _RESERVED_OFFSET = 0xFF00, 0xFFFF0000
+
+
+class SwitchPort(NamedTuple):
+    """An OpenFlow port: `ofport` as in OpenFlow 1.4, `config` as OFPPC_* bits of 1.0, `mac` as text."""
+
+    ofport: int
+    name: str
+    mac: str
+    config: int
+
+
+def ports_request(xid: int) -> bytes:
+    """Ask for every port of the bridge."""
+    return wire.message(ofproto10.OFPT_STATS_REQUEST, xid, _STATS.pack(_PORT_DESC, 0), VERSION)
+
+
+def has_more(reply: wire.Message) -> bool:
+    """Whether another part of the answer follows."""
+    return bool(_STATS.unpack_from(reply.body)[1] & ofproto10.OFPSF_REPLY_MORE)
+
+
+def parse_ports(reply: wire.Message) -> Iterator[SwitchPort]:
+    """The ports in one part of the answer to `ports_request`."""
+    for at in range(_STATS.size, len(reply.body), ofproto10.OFP_PHY_PORT_SIZE):
+        parsed = parser10.OFPPhyPort.parser(reply.body, at)
+        number = parsed.port_no + (_RESERVED_OFFSET if parsed.port_no >= _FIRST_RESERVED else 0)
+        yield SwitchPort(number, parsed.name.rstrip(b"\0").decode(errors="replace"), parsed.hw_addr, parsed.config)
+
+
+def set_no_flood(port: SwitchPort, xid: int, *, on: bool) -> bytes:
+    """Keep a port out of flooding, or let it in again.  The port's present MAC must be given, or it is refused."""
+    mod = parser10.OFPPortMod(
+        DATAPATH10, port.ofport & 0xFFFF, port.mac, config=NO_FLOOD if on else 0, mask=NO_FLOOD, advertise=0
+    )
+    mod.set_xid(xid)
+    mod.serialize()
+    return bytes(mod.buf)
