@@ -102,9 +102,9 @@ class Reconciler:
         return change
 
     async def _compare(self, desired: Program) -> Change:
+        """Port flags are asked for every time: a port that was unplugged and plugged again has lost its flag."""
         if self._agreed is not None:
-            held = frozenset(ofport for ofport, on in self._agreed.no_flood.items() if on)
-            return change_between(self._agreed.flows, held, desired)
+            return change_between(self._agreed.flows, await self._switch.no_flood(), desired)
         installed = await read(self._switch)
         return change_between(installed.ours, installed.no_flood, desired)
 

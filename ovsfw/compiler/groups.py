@@ -53,7 +53,7 @@ def group_flows(group: SecurityGroup, number: int, sets: Mapping[str, int], hint
         if isinstance(rule.remote, Prefix | None):
             continue
         table = RULE_TABLE[rule.direction, rule.family]
-        for match in _services(rule):
+        for match in services(rule):
             clauses[table, (here, *match)].add(sets[remote_name(rule.remote)])
     for (table, match), members in clauses.items():
         yield clause(table, match, members, 2, cookie(Reason.GROUPS, number))
@@ -77,11 +77,11 @@ def _rule_flows(rule: Rule, here: m.Term, sets: Mapping[str, int], hint: int) ->
     elif rule.remote is not None:
         # Below the plain rules, so that a packet which a plain rule accepts never looks for members.
         priority, remote = Priority.SECOND, (m.CONJ_ID(sets[remote_name(rule.remote)]),)
-    for match in _services(rule):
+    for match in services(rule):
         yield table.flow(priority, (here, *match, *remote), accept, why)
 
 
-def _services(rule: Rule) -> Iterator[m.Match]:
+def services(rule: Rule) -> Iterator[m.Match]:
     """Protocol and ports, or ICMP type and code, as one match per port mask."""
     match: m.Match = (IP_OF[rule.family],)
     if rule.protocol is None:

@@ -1,0 +1,114 @@
+"""One-shot work on a bridge: open the connections, look or change, close.  Wiring only.
+
+Every function takes `db`, the address of the local OVSDB as `ovs-vsctl --db` has it, and the name of a bridge, and
+raises SwitchError when Open vSwitch is away or refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from ovsfw.compiler import Bindings, Program, compile_policy
+from ovsfw.compiler.pipeline import CLASSIFY, Priority
+from ovsfw.openflow.flow import Flow, FlowSet
+from ovsfw.policy.model import Policy
+from ovsfw.reconciler import Change, Installed, carry_out, change_between, read
+from ovsfw.switch.channel import Channel
+from ovsfw.switch.ovsdb import Ovsdb
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """An open bridge: its OpenFlow channel, and what was plugged into it when it was opened."""
+
+    channel: Channel
+    bindings: Bindings
+    fail_mode: str
+
+
+@asynccontextmanager
+async def opened(db: str, bridge: str) -> AsyncIterator[Bridge]:
+    """Open a bridge for a while."""
+    ovsdb = Ovsdb()
+    try:
+        await ovsdb.connect(db)
+        bindings = ovsdb.snapshot(bridge)
+        channel = await Channel.connect(db, bridge)
+        try:
+            yield Bridge(channel, bindings, ovsdb.fail_mode(bridge))
+        finally:
+            await channel.close()
+    finally:
+        ovsdb.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A bridge beside a policy: what would change, and what somebody else put in our way."""
+
+    program: Program
+    installed: Installed
+    change: Change
+    warnings: tuple[str, ...]
+
+    @property
+    def outranking(self) -> tuple[Flow, ...]:
+        """Flows of others in the hook table that see packets before ours do."""
+        return tuple(flow for flow in self.installed.others if is_before_us(flow))
+
+
+def is_before_us(flow: Flow) -> bool:
+    """Whether a foreign flow takes packets away from the filter."""
+    return flow.table == CLASSIFY.number and flow.priority >= Priority.HOOK_ANY
+
+
+async def compare(policy: Policy, db: str, bridge: str) -> Comparison:
+    """Look, and change nothing."""
+    async with opened(db, bridge) as held:
+        return await _compare(held, policy)
+
+
+async def apply_once(policy: Policy, db: str, bridge: str) -> Comparison:
+    """Make a bridge hold exactly a policy, in one atomic bundle."""
+    async with opened(db, bridge) as held:
+        comparison = await _compare(held, policy)
+        await carry_out(held.channel, comparison.change)
+        return comparison
+
+
+async def clear(db: str, bridge: str) -> Change:
+    """Take every flow of ovsfw off a bridge, and put its endpoints back into flooding."""
+    async with opened(db, bridge) as held:
+        installed = await read(held.channel)
+        nothing = compile_nothing(held.bindings)
+        change = change_between(installed.ours, installed.no_flood, nothing)
+        await carry_out(held.channel, change)
+        return change
+
+
+def compile_nothing(bindings: Bindings) -> Program:
+    """The program of a bridge that ovsfw has left."""
+    return Program(FlowSet({}), dict.fromkeys((bound.ofport for bound in bindings.endpoints), False))
+
+
+async def _compare(held: Bridge, policy: Policy) -> Comparison:
+    program = compile_policy(policy, held.bindings)
+    installed = await read(held.channel)
+    change = change_between(installed.ours, installed.no_flood, program)
+    return Comparison(program, installed, change, tuple(_warnings(held, policy)))
+
+
+def _warnings(held: Bridge, policy: Policy) -> list[str]:
+    found = []
+    if held.fail_mode != "secure":
+        found.append(
+            "the bridge's fail_mode is not secure: when Open vSwitch restarts, packets pass unfiltered until the flows "
+            "are back; run: ovs-vsctl set-fail-mode BRIDGE secure"
+        )
+    unknown = [bound.port_id for bound in held.bindings.endpoints if bound.port_id not in policy.ports]
+    if unknown:
+        listed = ", ".join(sorted(unknown)[:5])
+        found.append(f"{len(unknown)} plugged ports are not in the policy and pass nothing: {listed}")
+    return found

@@ -1,0 +1,50 @@
+"""The command line: one file per family of commands.
+
+Every command exits 0 when all is well, 1 on an error, and where it compares, 2 when there are differences.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from ovsfw import __version__
+from ovsfw.cli import bridge, check, compiling, lab
+from ovsfw.errors import OvsfwError
+
+FAMILIES = (check, compiling, bridge, lab)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="ovsfw",
+        description="Security groups as OpenFlow conntrack flows on Open vSwitch, kept in sync.",
+        epilog="Exit status: 0 all is well, 1 an error, 2 differences were found.",
+    )
+    top.add_argument("--version", action="version", version=f"ovsfw {__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for family in FAMILIES:
+        family.add(commands)
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; errors go to stderr in one line each, never as a traceback."""
+    args = parser().parse_args(argv)
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()
+    except OvsfwError as error:
+        for line in str(error).splitlines():
+            print(f"ovsfw: {line}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("ovsfw: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough.  Keep the interpreter from complaining when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status

@@ -1,0 +1,28 @@
+"""Options that several commands share, so that they are the same everywhere."""
+
+from __future__ import annotations
+
+import argparse
+
+from ovsfw.switch.ovsdb import default_db
+
+
+def add_policy(command: argparse.ArgumentParser) -> None:
+    """--policy FILE."""
+    command.add_argument("--policy", required=True, metavar="FILE", help="the policy document, YAML or JSON")
+
+
+def add_bridge(command: argparse.ArgumentParser) -> None:
+    """--bridge and --db."""
+    command.add_argument("--bridge", default="br-int", metavar="BR", help="the bridge (default: br-int)")
+    command.add_argument(
+        "--db",
+        default=default_db(),
+        metavar="DB",
+        help="the OVSDB of this host, as ovs-vsctl has it (default: %(default)s; OVS_RUNDIR is honoured)",
+    )
+
+
+def add_format(command: argparse.ArgumentParser) -> None:
+    """--format."""
+    command.add_argument("--format", choices=("text", "json"), default="text", help="how to print (default: text)")
