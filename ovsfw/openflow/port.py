@@ -31,6 +31,11 @@ class SwitchPort(NamedTuple):
     mac: str
     config: int
 
+    @property
+    def no_flood(self) -> bool:
+        """Whether NORMAL leaves it out when it floods."""
+        return bool(self.config & NO_FLOOD)
+
 
 def ports_request(xid: int) -> bytes:
     """Ask for every port of the bridge."""

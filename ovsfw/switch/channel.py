@@ -1,0 +1,169 @@
+"""The flows and ports of one bridge: read them all, and change flows in one atomic step."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from itertools import chain
+from pathlib import Path
+from typing import TypeVar
+
+from ovsfw.errors import SwitchError
+from ovsfw.openflow import wire
+from ovsfw.openflow.codec import ofproto
+from ovsfw.openflow.diff import Diff
+from ovsfw.openflow.flow import Flow
+from ovsfw.openflow.port import SwitchPort
+from ovsfw.openflow.text import format_flow
+from ovsfw.openflow.wire import BundleStep
+from ovsfw.switch import ports
+from ovsfw.switch.connection import Connection
+
+# Seconds without an answer until the switch counts as stuck.  A bundle may take longer: a slow machine commits a
+# thousand flows in 0.3 s.
+TIMEOUT = 30.0
+SECONDS_PER_FLOW = 0.001
+
+T = TypeVar("T")
+
+
+class Channel:
+    """An OpenFlow connection to one bridge; one request at a time, others wait their turn.
+
+    Any error leaves it closed, because it is then not known what the switch has got; connect again and dump.
+    """
+
+    def __init__(self, timeout: float = TIMEOUT) -> None:
+        self._timeout = timeout
+        self._connection: Connection | None = None
+        self._turn = asyncio.Lock()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be used now."""
+        return self._connection is not None and not self._connection.broken
+
+    async def connect(self, path: Path) -> None:
+        """Connect to `<rundir>/<bridge>.mgmt`.  Raises SwitchError that says what to do."""
+        self.close()
+        self._connection = await _timed(Connection.open(path), f"{path}: connecting", self._timeout)
+
+    def close(self) -> None:
+        """Close at once; doing it again is fine."""
+        if self._connection is not None:
+            self._connection.close()
+
+    async def lost(self) -> str:
+        """Wait until the connection is lost or closed, and say why."""
+        return await self._connected().lost()
+
+    async def dump_flows(self) -> list[Flow]:
+        """Every flow of the bridge, whoever made it, in no order.  Raises SwitchError."""
+        return await self._ask(lambda connection: _flows(connection, wire.parse_flows), "reading flows")
+
+    async def dump_counters(self) -> list[wire.Counted]:
+        """Every flow of the bridge with its counters.  Raises SwitchError."""
+        return await self._ask(lambda connection: _flows(connection, wire.parse_counters), "reading counters")
+
+    async def apply(self, diff: Diff) -> None:
+        """Make all changes or none, in one bundle; an empty diff sends nothing.
+
+        Raises SwitchError that shows the flow that was refused.  After a timeout or a lost connection the changes may
+        have been made all the same.
+        """
+        if diff:
+            seconds = self._timeout + len(diff) * SECONDS_PER_FLOW
+            await self._ask(lambda connection: _bundle(connection, diff), f"changing flows ({diff})", seconds)
+
+    async def ports(self) -> dict[int, SwitchPort]:
+        """The ports of the bridge by their OpenFlow number.  Raises SwitchError."""
+        path = self._connected().path
+        return await _timed(ports.read(path), f"{path}: reading ports", self._timeout)
+
+    async def set_no_flood(self, ofports: Collection[int], *, on: bool) -> None:
+        """Keep ports out of NORMAL's flooding, or let them in again; ports that are gone are skipped.
+
+        The flag is lost when ovs-vswitchd restarts.  Raises SwitchError.
+        """
+        if ofports:
+            path = self._connected().path
+            await _timed(ports.set_no_flood(path, ofports, on=on), f"{path}: setting no-flood", self._timeout)
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            raise SwitchError("not connected to a bridge")
+        return self._connection
+
+    async def _ask(self, work: Callable[[Connection], Awaitable[T]], what: str, seconds: float | None = None) -> T:
+        """Take a turn; on any failure the connection is closed."""
+        async with self._turn:
+            connection = self._connected()
+            try:
+                return await _timed(work(connection), f"{connection.path}: {what}", seconds or self._timeout)
+            except BaseException:
+                connection.close()
+                raise
+
+
+async def _timed(work: Awaitable[T], what: str, seconds: float) -> T:
+    try:
+        return await asyncio.wait_for(work, seconds)
+    except asyncio.TimeoutError:
+        raise SwitchError(f"{what}: no answer within {seconds:.0f} s; it may have been done all the same") from None
+
+
+async def _flows(connection: Connection, parse: Callable[[wire.Message], Iterable[T]]) -> list[T]:
+    xid = connection.xids()
+    await connection.send([wire.flows_request(xid)])
+    found: list[T] = []
+    more = True
+    while more:
+        reply = await connection.reply(xid)
+        found.extend(parse(reply))
+        more = wire.has_more(reply)
+    return found
+
+
+async def _bundle(connection: Connection, diff: Diff) -> None:
+    """Send a bundle, and commit it if every flow in it was taken.
+
+    A switch commits the rest of a bundle of which it has refused a part, so the barrier before the commit brings all
+    refusals to light first.
+    """
+    adds = [*(desired for _, desired in diff.changes), *diff.adds]
+    opening = connection.xids(len(diff) + 3)
+    first, barrier, ending = opening + 1, opening + 1 + len(diff), opening + 2 + len(diff)
+    await connection.send(
+        chain(
+            [wire.bundle_control(opening, BundleStep.OPEN, opening)],
+            wire.bundle_adds(opening, diff.deletes, adds, first),
+            [wire.barrier(barrier)],
+        )
+    )
+    refusals = await _refusals(connection, barrier)
+    step = BundleStep.DISCARD if refusals else BundleStep.COMMIT
+    await connection.send([wire.bundle_control(opening, step, ending)])
+    refusals += await _refusals(connection, ending)
+    if refusals:
+        flows = (*diff.deletes, *adds)
+        raise SwitchError(f"{connection.path}: nothing was changed: {_explain(refusals, flows, first)}")
+
+
+async def _refusals(connection: Connection, until: int) -> list[wire.Refusal]:
+    """Errors that come before, or as, the answer to the message `until`."""
+    refusals = []
+    while True:
+        message = await connection.receive()
+        if message.type == ofproto.OFPT_ERROR:
+            refusals.append(wire.refusal(message))
+        if message.xid == until:
+            return refusals
+
+
+def _explain(refusals: list[wire.Refusal], flows: tuple[Flow, ...], first: int) -> str:
+    """The first refused flow and its error; how many more; or the error alone when it is about the bundle."""
+    blamed = [refusal for refusal in refusals if first <= refusal.xid < first + len(flows)]
+    if not blamed:
+        return f"the switch refused the bundle ({refusals[0].name})"
+    more = f" and {len(blamed) - 1} more" if len(blamed) > 1 else ""
+    return f"the switch refused a flow ({blamed[0].name}){more}: {format_flow(flows[blamed[0].xid - first])}"
