@@ -18,6 +18,7 @@ A result is {"result": ...}, a failure {"error": "..."}.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -25,7 +26,7 @@ import socket
 import struct
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 LINE_LIMIT = 1 << 24
 BACKLOG = 1024
@@ -43,8 +44,8 @@ class Banner(asyncio.Protocol):
         self._name = name.encode()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101
-        transport.write(self._name)
+        """Say it."""
+        cast("asyncio.Transport", transport).write(self._name)
 
 
 class Echo(asyncio.DatagramProtocol):
@@ -55,10 +56,11 @@ class Echo(asyncio.DatagramProtocol):
         self._heard = heard
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)  # noqa: S101
-        self._transport = transport
+        """Keep the way to answer."""
+        self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: Any) -> None:  # noqa: ANN401
+        """Remember and answer."""
         self._heard.add(data.decode(errors="replace"))
         self._transport.sendto(self._name, addr)
 
@@ -106,7 +108,7 @@ class Agent:
         self._heard.clear()
         return tokens
 
-    async def probe(self, probes: list[list[Any]], timeout: float, attempts: int) -> list[dict[str, Any]]:  # noqa: ASYNC109
+    async def probe(self, probes: list[list[Any]], timeout: float, attempts: int) -> list[dict[str, Any]]:
         """Send all probes at once."""
         return await asyncio.gather(*(self._persist(probe, timeout, attempts) for probe in probes))
 
@@ -142,10 +144,8 @@ class Agent:
     def _from_new_port(self, source: str, kind: socket.SocketKind, *, icmp: bool) -> socket.socket:
         """A socket that sends from an address, and from a port that was not used lately."""
         for port in itertools.islice(self._source_ports, len(SOURCE_PORTS)):
-            try:
+            with contextlib.suppress(OSError):  # a service listens there
                 return _bound(source, port, kind, icmp=icmp)
-            except OSError:
-                continue
         raise OSError(f"no free source port on {source}")
 
 

@@ -64,7 +64,7 @@ def remove(doomed: Sequence[str]) -> None:
 
 def processes(inodes: set[int]) -> list[int]:
     """The pids of the living processes in the namespaces with these inodes."""
-    pids = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
+    pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
     return [pid for pid in pids if _inode(Path(f"/proc/{pid}/ns/net")) in inodes]
 
 

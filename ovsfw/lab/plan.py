@@ -154,7 +154,8 @@ def _outside(policy: Policy, ports: list[Port], vlan: int, suffix: str) -> tuple
     name = f"{OUTSIDE}{suffix}"
     parties = [Party(name, name, vlan, None, _one_per_family(gateways))]
     far: dict[str, list[Prefix]] = {}
-    for label, prefix in _far_prefixes(policy):
+    beyond = ((name, prefix) for name, prefix in _far_prefixes(policy) if not any(map(prefix.contains, gateways)))
+    for label, prefix in beyond:
         address = _first_host(prefix, taken.union(gateways))
         if address and address.family in firsts and (label in far or len(far) < MAX_OUTSIDE):
             far.setdefault(label, []).append(address)

@@ -238,4 +238,3 @@ def _setup(machine: Machine) -> Iterator[str]:
         yield f"route add {prefix} dev eth0"
     for gateway in machine.gateways:
         yield f"route add default via {gateway}"
-

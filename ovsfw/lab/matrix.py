@@ -1,0 +1,120 @@
+"""The truth table of a lab: what the policy says about every probe, beside what real packets do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ovsfw.compiler.ids import rule_hints
+from ovsfw.errors import ConfigError
+from ovsfw.lab.admissions import Hints, Tuple, original_tuple, read_admissions, wrong_admission
+from ovsfw.lab.probe import GREAT, Answer, listen, send
+from ovsfw.lab.services import Expectation, Probe, Service, expect, probes, services
+from ovsfw.lab.topology import Lab
+from ovsfw.policy.model import Policy, Rule
+from ovsfw.policy.verdict import UDP
+
+WORDS = {True: "allowed", False: "denied"}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One probe: expected, and seen.
+
+    `hints` are what the switch noted about the connection, None when it noted nothing (denied, or not tracked).
+    `problems` say how the two differ; none: they agree.
+    """
+
+    probe: Probe
+    expected: Expectation
+    answer: Answer
+    hints: Hints | None = None
+    problems: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether there was an answer."""
+        return self.answer.passed(self.probe.receiver.machine)
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """All probes of a policy.  `rules` are the rules behind the hints."""
+
+    policy: Policy
+    services: tuple[Service, ...]
+    outcomes: tuple[Outcome, ...]
+    rules: Mapping[int, Rule]
+
+    @property
+    def differences(self) -> tuple[Outcome, ...]:
+        """The probes where the packets did not do what the policy says."""
+        return tuple(outcome for outcome in self.outcomes if outcome.problems)
+
+    @property
+    def summary(self) -> str:
+        """One line."""
+        total, differ = len(self.outcomes), len(self.differences)
+        noted = sum(outcome.hints is not None for outcome in self.outcomes)
+        by_rule = f"; the switch named the rules of {noted} connections" if noted else ""
+        return f"matrix: {total} probes, {total - differ} agree, {differ} differ{by_rule}"
+
+
+async def measure(lab: Lab, policy: Policy, *, check_rules: bool = True) -> Matrix:
+    """Probe everything.  `check_rules` also asks the switch which rule let each connection in.
+
+    Raises ConfigError when there is nothing to probe, SwitchError when the switch or an agent does not answer.
+    """
+    chosen = services(policy)
+    planned = probes(policy, lab.plan, chosen)
+    if not planned:
+        raise ConfigError("nothing to probe: no port of this policy with an address is in the lab")
+    await listen(lab, chosen)
+    answers = await send(lab, planned)
+    admissions = read_admissions(lab.switch) if check_rules else {}
+    answers = await _ask_again(lab, policy, planned, answers)
+    if check_rules:
+        admissions.update(read_admissions(lab.switch))
+    rules = rule_hints(policy)
+    judged = (_judge(policy, probe, answer, admissions, rules) for probe, answer in zip(planned, answers, strict=True))
+    return Matrix(policy, chosen, tuple(judged), rules)
+
+
+async def _ask_again(lab: Lab, policy: Policy, planned: Sequence[Probe], answers: list[Answer]) -> list[Answer]:
+    """Probes that should have been answered and were not get more time before they count."""
+    failed = [
+        number
+        for number, (probe, answer) in enumerate(zip(planned, answers, strict=True))
+        if not answer.passed(probe.receiver.machine) and expect(policy, probe.connection(answer.source_port)).answered
+    ]
+    again = await send(lab, [planned[number] for number in failed], GREAT) if failed else []
+    merged = list(answers)
+    for number, answer in zip(failed, again, strict=True):
+        merged[number] = answer
+    return merged
+
+
+def _judge(
+    policy: Policy, probe: Probe, answer: Answer, admissions: Mapping[Tuple, Hints], rules: Mapping[int, Rule]
+) -> Outcome:
+    connection = probe.connection(answer.source_port)
+    expected = expect(policy, connection)
+    passed = answer.passed(probe.receiver.machine)
+    hints = admissions.get(original_tuple(probe, answer.source_port)) if passed else None
+    problems = []
+    if passed != expected.answered:
+        said, done = WORDS[expected.answered], WORDS[passed]
+        problems.append(f"the policy says {said}, the packets say {done} ({_seen(answer)})")
+    elif probe.service.protocol == UDP and answer.heard and not expected.arrives:
+        problems.append("the policy says denied, but the packet arrived")
+    if hints is not None and passed == expected.answered:
+        problems += [
+            f"{side}: {wrong}"
+            for side, judgement in (("egress", expected.verdict.egress), ("ingress", expected.verdict.ingress))
+            if (wrong := wrong_admission(judgement, getattr(hints, side), rules))
+        ]
+    return Outcome(probe, expected, answer, hints, tuple(problems))
+
+
+def _seen(answer: Answer) -> str:
+    return f"answered by {answer.answered_by}" if answer.answered_by else answer.how

@@ -1,0 +1,114 @@
+"""Probes on real packets: talks to the agents in the machines of a lab."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ovsfw.errors import SwitchError
+from ovsfw.lab.agent import LINE_LIMIT
+from ovsfw.lab.services import Probe, Service
+from ovsfw.lab.topology import Lab
+from ovsfw.policy.verdict import ICMP
+
+
+class Patience(NamedTuple):
+    """How long an attempt waits for an answer, in seconds, and how many attempts a probe has."""
+
+    timeout: float
+    attempts: int
+
+
+USUAL = Patience(0.7, 2)
+# For a probe that should have been answered: the machine may just be busy.
+GREAT = Patience(2.0, 3)
+_OVERHEAD = 60.0  # what an agent may need beyond the timeouts, on a loaded machine
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of a probe.
+
+    `how` is answered, refused, silent or an error's text.  `answered_by` is the machine that answered ("" for ICMP: the
+    kernel answers).  `source_port` is the last attempt's, or its echo identifier.  `heard` says that the receiver got
+    it, answered or not; known for UDP only.
+    """
+
+    how: str
+    answered_by: str
+    source_port: int
+    heard: bool
+
+    def passed(self, receiver: str) -> bool:
+        """Whether a packet went there and another came back; a refusal is an answer too."""
+        return self.how == "refused" or (self.how == "answered" and self.answered_by in ("", receiver))
+
+
+async def listen(lab: Lab, services: Iterable[Service]) -> None:
+    """Let every machine serve more services.  Raises SwitchError when an agent does not answer."""
+    wanted = [[service.name, service.port] for service in services if service.protocol != ICMP]
+    machines = [machine.name for machine in lab.plan.machines]
+    await asyncio.gather(*(_ask(lab, machine, {"do": "listen", "services": wanted}) for machine in machines))
+
+
+async def send(lab: Lab, probes: Sequence[Probe], patience: Patience = USUAL) -> list[Answer]:
+    """Send probes, all at once; the answers are in their order.  Raises SwitchError when an agent does not answer."""
+    machines = [machine.name for machine in lab.plan.machines]
+    await _heard(lab, machines)
+    by_sender: dict[str, list[int]] = {}
+    for number, probe in enumerate(probes):
+        by_sender.setdefault(probe.sender.machine, []).append(number)
+    round_id = secrets.token_hex(4)
+    orders = [_order(f"{round_id}-{number}", probe) for number, probe in enumerate(probes)]
+    jobs = (
+        _send_from(lab, machine, [(n, orders[n]) for n in numbers], patience) for machine, numbers in by_sender.items()
+    )
+    results = {number: result for answers in await asyncio.gather(*jobs) for number, result in answers.items()}
+    heard = await _heard(lab, machines)
+    return [
+        Answer(result["how"], result["answer"], result["source_port"], order[0] in heard[probe.receiver.machine])
+        for order, probe, result in zip(orders, probes, map(results.__getitem__, range(len(probes))), strict=True)
+    ]
+
+
+def _order(token: str, probe: Probe) -> list[Any]:
+    """A probe as the agent wants it."""
+    return [token, probe.service.name, str(probe.source), str(probe.destination), probe.service.port]
+
+
+async def _send_from(lab: Lab, machine: str, orders: list[tuple[int, list[Any]]], patience: Patience) -> dict[int, Any]:
+    """Let one machine send its probes."""
+    request = {"do": "probe", "probes": [order for _, order in orders], **patience._asdict()}
+    results = await _ask(lab, machine, request)
+    return {number: result for (number, _), result in zip(orders, results, strict=True)}
+
+
+async def _heard(lab: Lab, machines: Sequence[str]) -> dict[str, set[str]]:
+    answers = await asyncio.gather(*(_ask(lab, machine, {"do": "heard"}) for machine in machines))
+    return {machine: set(tokens) for machine, tokens in zip(machines, answers, strict=True)}
+
+
+async def _ask(lab: Lab, machine: str, request: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
+    patience = _OVERHEAD + request.get("timeout", 0) * request.get("attempts", 0) * 2
+    try:
+        line = await asyncio.wait_for(_exchange(lab, machine, request), patience)
+        answer = json.loads(line)
+    except (OSError, ValueError, asyncio.TimeoutError) as error:
+        remedy = "take the lab down and up again"
+        raise SwitchError(f"the agent in {machine} does not answer ({type(error).__name__}): {remedy}") from None
+    if "error" in answer:
+        raise SwitchError(f"the agent in {machine}: {answer['error']}")
+    return answer["result"]
+
+
+async def _exchange(lab: Lab, machine: str, request: dict[str, Any]) -> bytes:
+    reader, writer = await asyncio.open_unix_connection(lab.agent_socket(machine), limit=LINE_LIMIT)
+    try:
+        writer.write(json.dumps(request).encode() + b"\n")
+        return await reader.readline()
+    finally:
+        writer.close()
