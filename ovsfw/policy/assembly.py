@@ -1,0 +1,151 @@
+"""The values of a policy document into a `Policy`: every object of it, and what they have to do with each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from ovsfw.policy.model import AddressGroup, Claim, Policy, Port, Prefix, SecurityGroup, format_mac
+from ovsfw.policy.names import Names
+from ovsfw.policy.places import Path, format_path
+from ovsfw.policy.report import Report
+from ovsfw.policy.rules import RuleReader
+from ovsfw.policy.schema import AddressGroupShape, DocumentShape, PortShape, SecurityGroupShape, identifier, read
+
+_Object = TypeVar("_Object", Port, SecurityGroup, AddressGroup)
+_Token = int | Prefix  # what only one port of a network may have: a MAC, an address
+
+
+class Assembly:
+    """One document being read; everything wrong goes to the report, and then the policy is of no use."""
+
+    def __init__(self, value: Mapping[str, object], report: Report) -> None:
+        found = read(DocumentShape, value, (), report)
+        self._lists = found[0] if found else DocumentShape()
+        self._report = report
+        self._groups = Names("security group", "security_groups", self._lists.security_groups)
+        self._address_groups = Names("address group", "address_groups", self._lists.address_groups)
+        self._ports = Names("port", "ports", self._lists.ports)
+        self._rules = RuleReader(self._groups, self._address_groups, report)
+        self._stateful: dict[str, bool] = {}
+        self._taken: dict[tuple[str | None, _Token], Path] = {}
+
+    def policy(self) -> Policy:
+        """The policy, sorted by id all through."""
+        lists = self._lists
+        address_groups = [self._address_group(*item) for item in _paths("address_groups", lists.address_groups)]
+        groups = [self._group(*item) for item in _paths("security_groups", lists.security_groups)]
+        self._rules.finish()
+        ports = [self._port(*item) for item in _paths("ports", lists.ports)]
+        return Policy(_by_id(ports), _by_id(groups), _by_id(address_groups))
+
+    def _address_group(self, data: object, path: Path) -> AddressGroup | None:
+        found = read(AddressGroupShape, data, path, self._report)
+        if found is None:
+            return None
+        shape, wrong = found
+        group_id = self._group_id(shape, wrong, path)
+        self._address_groups.claim(group_id, path, self._report)
+        return AddressGroup(group_id, shape.name or "", tuple(sorted(set(shape.addresses))))
+
+    def _group(self, data: object, path: Path) -> SecurityGroup | None:
+        found = read(SecurityGroupShape, data, path, self._report)
+        if found is None or not isinstance(data, dict):
+            return None
+        shape, wrong = found
+        group_id = self._group_id(shape, wrong, path)
+        self._groups.claim(group_id, path, self._report)
+        key = shape.written("rules", data)
+        read_rules = (self._rules.read(rule, (*path, key, index), group_id) for index, rule in enumerate(shape.rules))
+        rules = {rule.id: rule for rule in read_rules if rule is not None}
+        if "stateful" not in wrong:
+            self._stateful[group_id] = shape.stateful
+        return SecurityGroup(group_id, shape.name or "", shape.stateful, tuple(rules[key] for key in sorted(rules)))
+
+    def _group_id(self, shape: SecurityGroupShape | AddressGroupShape, wrong: frozenset[str], path: Path) -> str:
+        """The id, or else the name; an empty text, reported, where there is neither."""
+        if shape.id is not None:
+            return shape.id
+        if not wrong.isdisjoint({"id", "name"}):
+            return ""
+        if shape.name is None:
+            self._report.add(path, "id is required (or a name, which then is the id)")
+            return ""
+        try:
+            return identifier(shape.name)
+        except ValueError as error:
+            self._report.add((*path, "name"), str(error))
+            return ""
+
+    def _port(self, data: object, path: Path) -> Port | None:
+        found = read(PortShape, data, path, self._report)
+        if found is None or not isinstance(data, dict):
+            return None
+        shape, wrong = found
+        if "id" not in wrong:
+            self._ports.claim(shape.id, path, self._report)
+        if "network_id" not in wrong:
+            self._take(shape, wrong, path)
+        groups_path = (*path, shape.written("security_groups", data))
+        groups = self._groups_of(shape, groups_path)
+        if not shape.port_security_enabled:
+            self._check_unguarded(shape, path, groups_path)
+        return Port(
+            shape.id,
+            shape.mac_address,
+            tuple(sorted({fixed.ip_address for fixed in shape.fixed_ips})),
+            tuple(sorted({_claim(pair.mac_address, pair.ip_address, shape) for pair in shape.allowed_address_pairs})),
+            groups,
+            shape.port_security_enabled,
+            shape.network_id,
+            shape.name or "",
+        )
+
+    def _groups_of(self, shape: PortShape, path: Path) -> tuple[str, ...]:
+        """Its groups by id, sorted; Neutron refuses stateful and stateless ones on one port."""
+        resolved = [
+            self._groups.resolve(reference, (*path, index), self._report)
+            for index, reference in enumerate(shape.security_groups)
+        ]
+        groups = sorted({group for group in resolved if group is not None})
+        stateful = [group for group in groups if self._stateful.get(group) is True]
+        stateless = [group for group in groups if self._stateful.get(group) is False]
+        if stateful and stateless:
+            self._report.add(path, f"{stateful[0]} is stateful and {stateless[0]} is stateless; a port has one kind")
+        return tuple(groups)
+
+    def _take(self, shape: PortShape, wrong: frozenset[str], path: Path) -> None:
+        """MACs and addresses are unique in a network, as in Neutron."""
+        network = shape.network_id
+        if "mac_address" not in wrong:
+            mac = shape.mac_address
+            self._take_one((network, mac), format_mac(mac), (*path, "mac_address"))
+        for index, fixed in enumerate(shape.fixed_ips):
+            address = fixed.ip_address
+            self._take_one((network, address), str(address), (*path, "fixed_ips", index, "ip_address"))
+
+    def _take_one(self, token: tuple[str | None, _Token], text: str, path: Path) -> None:
+        first = self._taken.setdefault(token, path)
+        if first != path:
+            network = f" in network {token[0]}" if token[0] else ""
+            self._report.add(path, f"{text} belongs to {format_path(first[:2])} already{network}")
+
+    def _check_unguarded(self, shape: PortShape, path: Path, groups_path: Path) -> None:
+        """Neutron refuses these too: what filters nothing must not look as if it did."""
+        given = {groups_path: shape.security_groups, (*path, "allowed_address_pairs"): shape.allowed_address_pairs}
+        for place, values in given.items():
+            if values:
+                self._report.add(place, f"port_security_enabled is false, so {place[-1]} must be left out")
+
+
+def _claim(mac: int | None, prefix: Prefix, port: PortShape) -> Claim:
+    return Claim(port.mac_address if mac is None else mac, prefix)
+
+
+def _paths(collection: str, objects: Iterable[object]) -> Iterable[tuple[object, Path]]:
+    return ((data, (collection, index)) for index, data in enumerate(objects))
+
+
+def _by_id(objects: Iterable[_Object | None]) -> dict[str, _Object]:
+    present = (each for each in objects if each is not None)
+    return {each.id: each for each in sorted(present, key=lambda each: each.id)}

@@ -1,0 +1,90 @@
+"""A policy document (YAML or JSON) into a `Policy`, or every problem in it at once.
+
+The document is described in docs/policy.md.  Comes in: text.  Goes out: a `Policy` that is valid and does not depend
+on the order of the document (law 7), or `PolicyError`.  Nothing is read or written here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ovsfw.errors import PolicyError, Problem
+from ovsfw.policy import jsontext, protocols, yamltext
+from ovsfw.policy.assembly import Assembly
+from ovsfw.policy.model import Policy, Port, SecurityGroup
+from ovsfw.policy.places import Builder, Node, place_of, show
+from ovsfw.policy.report import Report
+from ovsfw.policy.verdict import UNMATCHABLE_PORTS
+
+EXPECTED = "expected a mapping with security_groups, address_groups and ports"
+_BYTE_ORDER_MARK = "\ufeff"
+
+
+def parse(text: bytes | str, source: str) -> Policy:
+    """The policy that a document describes; `source` is what messages call it.
+
+    Raises PolicyError with every problem, in the order of the document.
+    """
+    decoded = _decode(text, source).removeprefix(_BYTE_ORDER_MARK)
+    value, report = _load(decoded, source)
+    if not isinstance(value, dict) or not value:
+        what = "nothing in it" if value in (None, {}) else f"{show(value)} at the top"
+        report.add((), f"{what}; {EXPECTED}")
+        value = {}
+    policy = Assembly(value, report).policy()
+    report.raise_if_any()
+    return policy
+
+
+def _decode(text: bytes | str, source: str) -> str:
+    try:
+        if isinstance(text, bytes):
+            return text.decode()
+        text.encode()  # the readers need text that can be
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start].decode()
+        message = f"byte 0x{error.object[error.start]:02x} at offset {error.start} is not UTF-8; save the file as UTF-8"
+        raise PolicyError([Problem(message, "", source, *place_of(before, len(before)))]) from None
+    except UnicodeEncodeError as error:
+        message = f"the character {error.object[error.start]!a} is not allowed here"
+        raise PolicyError([Problem(message, "", source, *place_of(error.object, error.start))]) from None
+    return text
+
+
+def _load(text: str, source: str) -> tuple[object, Report]:
+    builder = Builder(source)
+    if not jsontext.looks_like_json(text):
+        yamltext.read(text, builder)
+        return builder.value, Report(source, lambda: builder.node, builder.problems)
+
+    def places() -> Node:
+        again = Builder(source)
+        jsontext.walk(text, again)
+        return again.node
+
+    value = jsontext.read(text, builder)
+    return value, Report(source, places, builder.problems)
+
+
+def warnings(policy: Policy) -> list[str]:
+    """What is allowed, but surely not meant; one sentence each, in the order of the ids."""
+    groups = [text for group in policy.security_groups.values() for text in _of_group(group)]
+    return groups + [text for port in policy.ports.values() for text in _of_port(port)]
+
+
+def _of_group(group: SecurityGroup) -> Iterator[str]:
+    for rule in group.rules:
+        if rule.ports is not None and rule.protocol in UNMATCHABLE_PORTS:
+            name = protocols.name(rule.protocol)
+            yield f"rule {rule.id} allows nothing: Open vSwitch cannot match the ports of {name}; leave the ports out"
+        if rule.protocol == 0:
+            yield f"rule {rule.id} is for IP protocol 0 (hop-by-hop options); leave protocol out to mean any protocol"
+
+
+def _of_port(port: Port) -> Iterator[str]:
+    for pair in port.pairs:
+        if not pair.prefix.length:
+            yield (
+                f"port {port.id} may send from any {pair.prefix.family.ethertype} address: "
+                f"the allowed address pair {pair.prefix} turns its spoof guard off"
+            )

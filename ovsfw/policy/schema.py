@@ -1,0 +1,304 @@
+"""The shapes of a policy document, one object of it at a time.
+
+They are those of the Neutron API (https://docs.openstack.org/api-ref/network/v2/), with the spellings of the SDK and of
+`openstack ... show -f json`.  A null is an absent attribute; attributes of Neutron that do not matter to a firewall are
+dropped; any other key is refused.  What one attribute has to do with another is not judged here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from functools import cache, lru_cache
+from typing import Annotated, Any, ClassVar, TypeVar
+
+import netaddr
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from ovsfw.policy import protocols
+from ovsfw.policy.model import Direction, Family, Prefix, parse_mac
+from ovsfw.policy.places import MAX_DIGITS, Path, show
+from ovsfw.policy.report import Report
+
+# A document names the same few prefixes again and again.
+_parse_prefix = lru_cache(maxsize=4096)(Prefix.parse)
+MAX_TEXT = 255  # of ids and names, as in Neutron
+
+_COMMON = frozenset(
+    {
+        "project_id", "tenant_id", "description", "created_at", "updated_at", "revision_number", "tags",
+        "standard_attr_id", "location",
+    }
+)  # fmt: skip
+_IGNORED_OF_GROUPS = _COMMON | {"shared", "is_shared", "is_default"}
+_IGNORED_OF_RULES = _COMMON | {"name", "security_group_id", "normalized_cidr", "belongs_to_default_sg"}
+_IGNORED_OF_PORTS = _COMMON | {
+    "admin_state_up", "is_admin_state_up", "data_plane_status", "device_id", "device_owner", "device_profile",
+    "dns_assignment", "dns_domain", "dns_name", "extra_dhcp_opts", "hardware_offload_type", "hints", "ip_allocation",
+    "mac_learning_enabled", "numa_affinity_policy", "propagate_uplink_status", "pvlan_community", "pvlan_type",
+    "qos_network_policy_id", "qos_policy_id", "resource_request", "status", "trunk_details", "trusted",
+}  # fmt: skip
+_IGNORED_PREFIXES_OF_PORTS = ("binding:", "binding_")
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        hint = "is not text" if isinstance(value, (dict, list)) else "is not text; put it in quotes"
+        raise ValueError(f"{show(value)} {hint}")  # noqa: TRY004 - pydantic collects ValueError only
+    if len(value) > MAX_TEXT:
+        raise ValueError(f"{show(value)} has {len(value)} characters; {MAX_TEXT} are allowed")
+    return value
+
+
+def identifier(value: object) -> str:
+    """A text that may be an id.  Raises ValueError, with a message for the user, for anything else."""
+    text = _text(value)
+    if not text or not text.isprintable() or text != text.strip():
+        raise ValueError(f"{show(text)} is no id: printable characters are needed, and no space at either end")
+    return text
+
+
+def _boolean(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{show(value)} is not true or false")  # noqa: TRY004
+    return value
+
+
+def _number(value: object) -> int:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= MAX_DIGITS:
+        return int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{show(value)} is not a whole number")  # noqa: TRY004
+    return value
+
+
+def _mac(value: object) -> int:
+    if not isinstance(value, str) or len(value) > MAX_TEXT or value != value.strip():
+        raise ValueError(f"{show(value)} is not a MAC address like '52:54:00:00:00:01'")
+    return parse_mac(value)
+
+
+def _prefix(value: object) -> Prefix:
+    # Stricter than netaddr, which also reads netmasks, hostmasks and digits of other scripts.
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9A-Fa-f:.]{1,45}(/[0-9]{1,3})?", value):
+        raise ValueError(f"{show(value)} is not an IP address or prefix")
+    return _parse_prefix(value)
+
+
+def _own_prefix(value: object) -> Prefix:
+    prefix = _prefix(value)
+    if prefix.length and netaddr.IPAddress(str(value).partition("/")[0]).is_multicast():
+        raise ValueError(f"{show(value)} is multicast; a port cannot own it")
+    return prefix
+
+
+def _own_address(value: object) -> Prefix:
+    address = _own_prefix(value)
+    if not address.is_host or "/" in str(value):
+        raise ValueError(f"{show(value)} is a prefix; one address is needed (prefixes go to allowed_address_pairs)")
+    if not address.value:
+        raise ValueError(f"{show(value)} is not the address of a port")
+    return address
+
+
+def _direction(value: object) -> Direction:
+    if isinstance(value, str) and value in set(Direction):
+        return Direction(value)
+    raise ValueError(f"{show(value)} is not a direction; use ingress or egress")
+
+
+def _ethertype(value: object) -> Family:
+    for family in Family:
+        if isinstance(value, str) and value.lower() == family.ethertype.lower():
+            return family
+    raise ValueError(f"{show(value)} is not an ethertype; use IPv4 or IPv6")
+
+
+def _protocol(value: object) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise ValueError(f"{show(value)} is not a protocol; use a name like tcp, or a number from 0 to 255")  # noqa: TRY004
+    return protocols.number(value)
+
+
+Text = Annotated[str, PlainValidator(_text)]
+Identifier = Annotated[str, PlainValidator(identifier)]
+Boolean = Annotated[bool, PlainValidator(_boolean)]
+Number = Annotated[int, PlainValidator(_number)]
+Mac = Annotated[int, PlainValidator(_mac)]
+RemotePrefix = Annotated[Prefix, PlainValidator(_prefix)]
+OwnPrefix = Annotated[Prefix, PlainValidator(_own_prefix)]
+OwnAddress = Annotated[Prefix, PlainValidator(_own_address)]
+
+
+class Shape(BaseModel):
+    """An object of the document."""
+
+    model_config = ConfigDict(extra="forbid", loc_by_alias=True, frozen=True)
+    ignored: ClassVar[frozenset[str]] = frozenset()
+    ignored_prefixes: ClassVar[tuple[str, ...]] = ()
+    # What stands in for a required attribute that is wrong, so that the others can be judged all the same.
+    stand_ins: ClassVar[dict[str, object]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_what_matters(cls, data: object) -> object:
+        if not isinstance(data, dict):
+            return data
+        known = known_keys(cls)
+        return {
+            key: value
+            for key, value in data.items()
+            if key not in cls.ignored
+            and not key.startswith(cls.ignored_prefixes)
+            and (value is not None or key not in known)
+        }
+
+    @classmethod
+    def written(cls, name: str, data: Mapping[str, object]) -> str:
+        """How the document spells an attribute."""
+        alias = cls.model_fields[name].validation_alias
+        choices = alias.choices if isinstance(alias, AliasChoices) else ()
+        return next((str(choice) for choice in choices if data.get(str(choice)) is not None), name)
+
+
+@cache
+def known_keys(shape: type[Shape]) -> frozenset[str]:
+    """The keys that mean something in an object, in all their spellings."""
+    names = set(shape.model_fields)
+    for field in shape.model_fields.values():
+        if isinstance(field.validation_alias, AliasChoices):
+            names |= {str(choice) for choice in field.validation_alias.choices}
+    return frozenset(names)
+
+
+class RuleShape(Shape):
+    """A security group rule."""
+
+    ignored = _IGNORED_OF_RULES
+    stand_ins: ClassVar[dict[str, object]] = {"direction": "ingress"}
+    id: Identifier | None = None
+    direction: Annotated[Direction, PlainValidator(_direction)]
+    ethertype: Annotated[Family, PlainValidator(_ethertype)] = Field(
+        Family.IPV4, validation_alias=AliasChoices("ethertype", "ether_type")
+    )
+    protocol: Annotated[int | None, PlainValidator(_protocol)] = None
+    port_range_min: Number | None = None
+    port_range_max: Number | None = None
+    remote_ip_prefix: RemotePrefix | None = None
+    remote_group_id: Text | None = None
+    remote_address_group_id: Text | None = None
+
+
+class SecurityGroupShape(Shape):
+    """A security group; its rules are read one by one."""
+
+    ignored = _IGNORED_OF_GROUPS
+    id: Identifier | None = None
+    name: Text | None = None
+    stateful: Boolean = True
+    rules: list[Any] = Field([], validation_alias=AliasChoices("rules", "security_group_rules"))
+
+
+class AddressGroupShape(Shape):
+    """An address group."""
+
+    ignored = _IGNORED_OF_GROUPS
+    id: Identifier | None = None
+    name: Text | None = None
+    addresses: list[RemotePrefix] = []
+
+
+class FixedIpShape(Shape):
+    """An address of a port."""
+
+    ignored = frozenset({"subnet_id", "subnet"})
+    ip_address: OwnAddress
+
+
+class AddressPairShape(Shape):
+    """An address or prefix that a port may use besides its own, and the MAC it uses it with."""
+
+    ip_address: OwnPrefix
+    mac_address: Mac | None = None
+
+
+class PortShape(Shape):
+    """A port."""
+
+    ignored = _IGNORED_OF_PORTS
+    ignored_prefixes = _IGNORED_PREFIXES_OF_PORTS
+    stand_ins: ClassVar[dict[str, object]] = {"id": "-", "mac_address": "02:00:00:00:00:00"}
+    id: Identifier
+    name: Text | None = None
+    mac_address: Mac
+    network_id: Identifier | None = None
+    fixed_ips: list[FixedIpShape] = []
+    allowed_address_pairs: list[AddressPairShape] = []
+    security_groups: list[Text] = Field([], validation_alias=AliasChoices("security_groups", "security_group_ids"))
+    port_security_enabled: Boolean = Field(
+        default=True, validation_alias=AliasChoices("port_security_enabled", "is_port_security_enabled")
+    )
+
+
+class DocumentShape(Shape):
+    """The whole document; its objects are read one by one."""
+
+    security_groups: list[Any] = []
+    address_groups: list[Any] = []
+    ports: list[Any] = []
+
+
+AnyShape = TypeVar("AnyShape", bound=Shape)
+
+
+def read(shape: type[AnyShape], data: object, path: Path, report: Report) -> tuple[AnyShape, frozenset[str]] | None:
+    """Read one object; report what is wrong with it.
+
+    Returns the object and its wrong attributes, in which it has defaults or stand-ins; None when it is no object.
+    """
+    try:
+        return shape.model_validate(data), frozenset()
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    for detail in details:
+        location: Path = tuple(detail["loc"])
+        key = str(location[-1]) if location else ""
+        owner = _owner(shape, location[:-1])
+        report.add(path + location, _message(detail, owner, key), at_key=detail["type"] == "extra_forbidden")
+    if not isinstance(data, dict):
+        return None
+    wrong = frozenset(str(detail["loc"][0]) for detail in details)
+    rest = {key: value for key, value in data.items() if key not in wrong and value is not None}
+    return shape.model_validate({**shape.stand_ins, **rest}), wrong
+
+
+def _owner(shape: type[Shape], location: Path) -> type[Shape]:
+    """The shape of the object that a location is in; only those of a port are nested."""
+    if not location:
+        return shape
+    return FixedIpShape if location[0] == "fixed_ips" else AddressPairShape
+
+
+def _message(detail: ErrorDetails, owner: type[Shape], key: str) -> str:
+    match detail["type"]:
+        case "missing":
+            return f"{key} is required"
+        case "extra_forbidden":
+            return _unknown(owner, key)
+        case "list_type":
+            return f"{show(detail['input'])} is not a list"
+        case "model_type":
+            return f"{show(detail['input'])} is not a mapping"
+        case _:
+            return str(detail["ctx"]["error"])
+
+
+def _unknown(shape: type[Shape], key: str) -> str:
+    known = known_keys(shape)
+    if key in known:
+        return f"{show(key)} is another spelling of a key that is given too"
+    near = difflib.get_close_matches(key.lower(), sorted(known | shape.ignored), n=1)
+    hint = f"did you mean {near[0]}?" if near else f"the keys here are {', '.join(sorted(known))}"
+    return f"unknown key {show(key)}; {hint}"
