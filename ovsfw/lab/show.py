@@ -110,7 +110,10 @@ def _reasons(matrix: Matrix, *, colour: bool) -> Iterator[str]:
             for senders, same in _merge(services).items():
                 what = "everything" if len(same) == len(matrix.services) else " ".join(map(str, same))
                 whom = "everybody" if set(senders) == tried[receiver] else " ".join(senders)
-                yield f"  {what:<{_WHAT}} from {whom:<{_WHOM}} by {reason}"
+                line = f"  {what:<{_WHAT}} from {whom:<{_WHOM}} by {reason}"
+                yield from textwrap.wrap(
+                    line, WIDTH, subsequent_indent=" " * 4, break_on_hyphens=False, drop_whitespace=False
+                )
 
 
 def party_names(matrix: Matrix) -> list[str]:
@@ -132,6 +135,8 @@ def deciding(matrix: Matrix, outcome: Outcome) -> str:
     The rule is the one that the switch names, or the first one of the verdict when it names none.
     """
     verdict, hints = outcome.expected.verdict, outcome.hints
+    if not verdict.allowed:
+        return "nothing: it should not pass"
     ingress = _rule(matrix, verdict.ingress, hints.ingress if hints else 0)
     egress = _rule(matrix, verdict.egress, hints.egress if hints else 0)
     rule = ingress or egress

@@ -1,0 +1,122 @@
+# shellcheck shell=bash
+# Sourced by demo and test, in the directory of the repository: what a fresh Debian or Ubuntu lacks, and a virtual
+# environment in .build/venv.  Needs nothing but root and Python.
+
+PYTHON=${PYTHON:-python3}
+BUILD=.build
+VENV=$BUILD/venv
+POLICY_RC_D=/usr/sbin/policy-rc.d
+
+die() {
+    echo "${0##*/}: $*" >&2
+    exit 1
+}
+
+need_root() {
+    [ "$(id -u)" = 0 ] || die "network namespaces and Open vSwitch need root: run 'sudo $0'"
+}
+
+need_python() {
+    command -v "$PYTHON" > /dev/null || die "$PYTHON not found: install Python 3.10 or newer, or name one: PYTHON=... $0"
+    "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || die "$PYTHON is too old: Python 3.10 is needed"
+}
+
+# The Debian packages that this machine lacks, one a line.
+missing_packages() {
+    command -v ovs-vswitchd > /dev/null && command -v ovs-vsctl > /dev/null || echo openvswitch-switch
+    command -v ip > /dev/null || echo iproute2
+    command -v ethtool > /dev/null || echo ethtool
+    "$PYTHON" -c 'import ensurepip, venv' 2> /dev/null || echo python3-venv
+}
+
+install_packages() {
+    local missing
+    mapfile -t missing < <(missing_packages)
+    [ ${#missing[@]} -gt 0 ] || return 0
+    command -v apt-get > /dev/null || die "please install: ${missing[*]}"
+    echo "installing ${missing[*]} ..."
+    keep_services_down
+    export DEBIAN_FRONTEND=noninteractive
+    {
+        apt-get -qq update && apt-get -qq install -y --no-install-recommends "${missing[@]}"
+    } > "$BUILD/apt.log" 2>&1 || {
+        tail -n 20 "$BUILD/apt.log" >&2
+        die "apt-get could not install ${missing[*]} (all of it: $BUILD/apt.log)"
+    }
+    let_services_start
+}
+
+# We bring our own switch: installing Open vSwitch must not start one on the machine (invoke-rc.d(8)).
+keep_services_down() {
+    [ -e "$POLICY_RC_D" ] && return
+    trap let_services_start EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+    printf '#!/bin/sh\n# made by %s\nexit 101\n' "$PWD" > "$POLICY_RC_D"
+    chmod 755 "$POLICY_RC_D"
+}
+
+let_services_start() {
+    if grep -qsF "# made by $PWD" "$POLICY_RC_D"; then
+        rm -f "$POLICY_RC_D"
+    fi
+    trap - EXIT INT TERM HUP
+}
+
+# ovsfw, editable; re-used until pyproject.toml, Python or the place changes.
+make_venv() {
+    is_installed ovsfw && return
+    echo "installing ovsfw into $VENV ..."
+    "$PYTHON" -m venv --clear "$VENV" || die "cannot make a virtual environment in $VENV"
+    pip_install --editable .
+    what_we_have > "$VENV/has-ovsfw"
+}
+
+# add_to_venv NAME REQUIREMENT...: more packages, under a name to remember them by.
+add_to_venv() {
+    local name=$1
+    shift
+    is_installed "$name" && return
+    echo "installing what $name needs into $VENV ..."
+    pip_install "$@"
+    what_we_have > "$VENV/has-$name"
+}
+
+is_installed() {
+    [ -x "$VENV/bin/python" ] && [ "$(cat "$VENV/has-$1" 2> /dev/null)" = "$(what_we_have)" ]
+}
+
+what_we_have() {
+    pwd
+    "$PYTHON" -c 'import sys; print(sys.version, sys.prefix)'
+    cat pyproject.toml
+}
+
+pip_install() {
+    "$VENV/bin/pip" install --disable-pip-version-check "$@" > "$BUILD/pip.log" 2>&1 || {
+        tail -n 20 "$BUILD/pip.log" >&2
+        die "pip could not install $* (does this machine reach a package index?)"
+    }
+}
+
+# The requirements of a dependency group, one a line; `pip install --group` is too new for Debian's pip.
+dependency_group() {
+    "$PYTHON" - "$1" << 'PYTHON_END'
+import re
+import sys
+
+try:
+    import tomllib
+    with open("pyproject.toml", "rb") as file:
+        group = tomllib.load(file)["dependency-groups"][sys.argv[1]]
+except ImportError:  # Python 3.10
+    with open("pyproject.toml") as file:
+        section = file.read().split("[dependency-groups]")[1]
+    body = re.search(rf"^{sys.argv[1]} = \[\n(.*?)^\]", section, re.MULTILINE | re.DOTALL).group(1)
+    group = re.findall(r'^ *"([^"]+)"', body, re.MULTILINE)
+print("\n".join(group))
+PYTHON_END
+}
+
+export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin" # where the switch is, in case root has a user's path
+mkdir -p "$BUILD"
