@@ -31,3 +31,16 @@ def bridge(ovs: PrivateSwitch) -> Iterator[str]:
     ovs.add_bridge("br-int")
     yield "br-int"
     ovs.vsctl("--if-exists", "del-br", "br-int")
+
+
+@pytest.fixture(scope="module")
+def dummy_ovs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateSwitch]:
+    """A running switch whose ports are dummies: tests put packets in and read what comes out (see tests/dummy.py)."""
+    options = ("--enable-dummy=override", "--disable-system")
+    name = f"ovs{next(_NUMBERS)}-{os.getpid()}"
+    switch = PrivateSwitch(Path(tmp_path_factory.mktemp("dummy")), name, options)
+    try:
+        switch.start()
+        yield switch
+    finally:
+        switch.stop()

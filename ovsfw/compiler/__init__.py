@@ -9,10 +9,10 @@ is given.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Set
 from dataclasses import dataclass
 
-from ovsfw.compiler.bindings import Binding, Bindings
+from ovsfw.compiler.bindings import Binding, Bindings, Uplink, VlanMode
 from ovsfw.compiler.endpoints import endpoint_flows, endpoint_value, network_of, unknown_port
 from ovsfw.compiler.groups import group_flows
 from ovsfw.compiler.ids import number, remote_name
@@ -55,7 +55,8 @@ class Compiler:
         names = sorted({name for _, port in here for name in port.security_groups})
         groups = number(names)
         self._unit("standing", (), standing_flows)
-        self._unit("uplinks", bindings.uplinks, lambda: (f for up in bindings.uplinks for f in uplink_flows(up)))
+        outside = _outside(bindings, policy.ports.keys() - secured)
+        self._unit("uplinks", outside, lambda: (flow for uplink in outside for flow in uplink_flows(uplink)))
         self._unit("unknown", tuple(unknown), lambda: map(unknown_port, unknown))
         self._endpoints(policy, here, groups)
         self._rules(policy, names, groups)
@@ -113,6 +114,13 @@ class Compiler:
                 inside,
                 lambda place=place, inside=inside: (member_flow(place, *entry) for entry in inside.items()),
             )
+
+
+def _outside(bindings: Bindings, unfiltered: Set[str]) -> tuple[Uplink, ...]:
+    """Uplinks, and endpoints without port security: to the filter they are ports like any other."""
+    ports = (bound for bound in bindings.endpoints if bound.port_id in unfiltered)
+    access = (Uplink(bound.ofport, VlanMode.ACCESS if bound.vlan else VlanMode.TRUNK, bound.vlan) for bound in ports)
+    return (*bindings.uplinks, *access)
 
 
 def _remotes(rules: Iterable[object]) -> Iterable[object]:

@@ -140,6 +140,7 @@ class Priority(IntEnum):
     SECOND = 300
     THIRD = 200
     FOURTH = 100
+    FIFTH = 50
     MISS = 0
 
 

@@ -99,7 +99,7 @@ def _track(table: Table, policy: Table, state: Table) -> Iterator[Flow]:
     for family in (IP, IPV6):
         stateless = (family, IS_STATELESS)
         yield _flow(table, Priority.FOURTH, stateless, (to(policy),), Reason.UNTRACKED)
-        yield _flow(table, Priority.MISS, (family,), (Ct(p.ZONE, table=state.number),), Reason.TRACK)
+        yield _flow(table, Priority.FIFTH, (family,), (Ct(p.ZONE, table=state.number),), Reason.TRACK)
 
 
 def _neighbour_discovery() -> Iterator[Flow]:

@@ -36,7 +36,9 @@ class PrivateSwitch:
     form of ovs-vsctl's `--db`, `rundir` is what OVS_RUNDIR must be for the tools of Open vSwitch.
     """
 
-    def __init__(self, directory: Path, netns: str) -> None:
+    def __init__(self, directory: Path, netns: str, options: Sequence[str] = ()) -> None:
+        """`options` are further arguments for ovs-vswitchd."""
+        self._options = tuple(options)
         self.rundir = directory
         self.netns = netns
         self.db = f"unix:{directory}/db.sock"
@@ -76,7 +78,7 @@ class PrivateSwitch:
 
     def start_vswitchd(self) -> None:
         """Start the switch alone; returns when it has set up every bridge of the database."""
-        self._spawn(SWITCH, self.db)
+        self._spawn(SWITCH, self.db, *self._options)
         pid = self._wait(lambda: self._pid(SWITCH), SWITCH)
         # ovs-vsctl waits until the switch has read a change: by then it has read everything.
         self.vsctl("set", "Open_vSwitch", ".", f"external_ids:private-switch={pid}")

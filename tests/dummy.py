@@ -1,0 +1,104 @@
+"""A real ovs-vswitchd without privileges: its dummy ports take packets from a test and write what they send to files.
+
+Everything between is the real thing: classifier, userspace datapath, conntrack.  `send` returns when the packet has
+been dealt with, because ovs-vswitchd runs the datapath before it answers the next command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import socket
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+from ovsfw.compiler import Program
+from ovsfw.lab.vswitch import PrivateSwitch
+from ovsfw.reconciler import Change, carry_out, change_between, read
+from ovsfw.switch.channel import Channel
+from ovsfw.switch.rundir import control_socket
+
+BRIDGE = "br-int"
+_PCAP_HEADER = 24
+_RECORD = struct.Struct("=IIII")
+
+
+class DummySwitch:
+    """A bridge with dummy ports, by OpenFlow number."""
+
+    def __init__(self, switch: PrivateSwitch, ofports: Iterable[int]) -> None:
+        self.switch = switch
+        self._read: dict[int, int] = {}
+        self._tags: dict[int, int] = {}
+        self._control = socket.socket(socket.AF_UNIX)
+        self._control.connect(str(control_socket(rundir=switch.rundir)))
+        commands = ["add-br", BRIDGE, "--", "set", "bridge", BRIDGE, "datapath_type=dummy", "fail_mode=secure"]
+        commands += ["protocols=OpenFlow10,OpenFlow14"]
+        for ofport in ofports:
+            commands += ["--", "add-port", BRIDGE, f"p{ofport}", "--", "set", "interface", f"p{ofport}"]
+            commands += ["type=dummy", f"ofport_request={ofport}", f"options:tx_pcap={self._pcap(ofport)}"]
+            self._read[ofport] = _PCAP_HEADER
+        switch.vsctl(*commands)
+
+    def _pcap(self, ofport: int) -> Path:
+        return self.switch.rundir / f"p{ofport}.pcap"
+
+    def call(self, command: str, *args: str) -> str:
+        """One unixctl command over a connection that stays open: thousands are needed."""
+        self._control.sendall(json.dumps({"method": command, "params": args, "id": 0}).encode())
+        answer = b""
+        while not answer.endswith(b"}"):
+            answer += self._control.recv(1 << 16)
+        reply = json.loads(answer)
+        assert reply["error"] is None, reply["error"]
+        return str(reply["result"])
+
+    def program(self, program: Program) -> Change:
+        """Make the switch hold a program; forget all connections."""
+
+        async def install() -> Change:
+            channel = Channel()
+            await channel.connect(self.switch.rundir / f"{BRIDGE}.mgmt")
+            try:
+                installed = await read(channel)
+                change = change_between(installed.ours, installed.no_flood, program)
+                await carry_out(channel, change)
+                return change
+            finally:
+                channel.close()
+
+        change = asyncio.run(install())
+        self.forget()
+        return change
+
+    def tag(self, ofports: Iterable[int], vlan: int) -> None:
+        """Put some ports into a VLAN, 0 for none."""
+        moved = [ofport for ofport in ofports if self._tags.get(ofport, 0) != vlan]
+        if moved:
+            commands = [("--", "set", "port", f"p{ofport}", f"tag={vlan or '[]'}") for ofport in moved]
+            self.switch.vsctl(*itertools.chain.from_iterable(commands))
+            self._tags.update(dict.fromkeys(moved, vlan))
+
+    def forget(self) -> None:
+        """Forget all connections and learned MAC addresses."""
+        self.call("dpctl/flush-conntrack")
+        self.call("fdb/flush", BRIDGE)
+
+    def send(self, ofport: int, *packets: bytes) -> dict[int, list[bytes]]:
+        """Let packets come in by a port; what came out, by port."""
+        self.call("netdev-dummy/receive", f"p{ofport}", *(packet.hex() for packet in packets))
+        self.call("version")
+        return {port: sent for port in self._read if (sent := self._sent(port))}
+
+    def _sent(self, ofport: int) -> list[bytes]:
+        data = self._pcap(ofport).read_bytes()
+        at = self._read[ofport]
+        found = []
+        while at < len(data):
+            _, _, size, _ = _RECORD.unpack_from(data, at)
+            found.append(data[at + 16 : at + 16 + size])
+            at += 16 + size
+        self._read[ofport] = at
+        return found

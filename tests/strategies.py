@@ -1,0 +1,180 @@
+"""Hypothesis strategies: policies that are valid, the bindings of a host, and connections worth judging."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from ovsfw.compiler import Binding, Bindings
+from ovsfw.compiler.bindings import Uplink
+from ovsfw.policy.model import (
+    AddressGroup,
+    Claim,
+    Direction,
+    Family,
+    Policy,
+    Port,
+    PortRange,
+    Prefix,
+    Remote,
+    RemoteAddressGroup,
+    RemoteGroup,
+    Rule,
+    SecurityGroup,
+)
+from ovsfw.policy.verdict import ICMP, ICMPV6, SCTP, TCP, UDP, Connection
+
+UPLINK = 99
+# Small alphabets make things meet.
+SERVICE_PORTS = (1, 79, 80, 81, 443, 1023, 1024, 65535)
+PREFIXES = {
+    Family.IPV4: ("10.0.0.0/24", "10.0.0.2/31", "10.0.1.0/24", "192.0.2.0/25", "192.0.2.1/32", "0.0.0.0/1"),
+    Family.IPV6: ("2001:db8::/64", "2001:db8::2/127", "2001:db8:1::/64", "2001:db8:ff::1/128", "8000::/1"),
+}
+OUTSIDE = {Family.IPV4: ("192.0.2.1", "192.0.2.200", "203.0.113.9"), Family.IPV6: ("2001:db8:ff::1", "2001:db8:fe::7")}
+
+families = st.sampled_from(Family)
+
+
+def address(family: Family, number: int) -> Prefix:
+    """The `number`-th address of the test network."""
+    return Prefix.parse(f"10.0.0.{number}" if family is Family.IPV4 else f"2001:db8::{number:x}")
+
+
+def mac(number: int) -> int:
+    """The MAC of the `number`-th port."""
+    return 0x525400000000 | number
+
+
+@st.composite
+def port_ranges(draw: st.DrawFn) -> PortRange:
+    """Borders of every kind."""
+    first = draw(st.sampled_from((*SERVICE_PORTS, 0)))
+    return PortRange(first, draw(st.sampled_from([port for port in SERVICE_PORTS if port >= first])))
+
+
+@st.composite
+def remotes(draw: st.DrawFn, family: Family, groups: list[str], address_groups: list[str]) -> Remote:
+    """Any kind of far end."""
+    return draw(
+        st.one_of(
+            st.none(),
+            st.sampled_from(PREFIXES[family]).map(Prefix.parse),
+            st.sampled_from(groups).map(RemoteGroup),
+            st.sampled_from(address_groups).map(RemoteAddressGroup),
+        )
+    )
+
+
+@st.composite
+def rules(draw: st.DrawFn, name: str, groups: list[str], address_groups: list[str]) -> Rule:
+    """One rule."""
+    family = draw(families)
+    icmp = ICMP if family is Family.IPV4 else ICMPV6
+    protocol = draw(st.sampled_from((None, TCP, TCP, UDP, SCTP, icmp, 47)))
+    ports = draw(st.none() | port_ranges()) if protocol in (TCP, UDP, SCTP) else None
+    kind = code = None
+    if protocol == icmp:
+        kind = draw(st.none() | st.sampled_from((8, 0, 3) if family is Family.IPV4 else (128, 129, 1)))
+        code = draw(st.none() | st.sampled_from((0, 1))) if kind is not None else None
+    return Rule(
+        name,
+        draw(st.sampled_from(Direction)),
+        family,
+        protocol,
+        ports,
+        kind,
+        code,
+        draw(remotes(family, groups, address_groups)),
+    )
+
+
+@st.composite
+def security_groups(draw: st.DrawFn, name: str, groups: list[str], address_groups: list[str]) -> SecurityGroup:
+    """A group; one in five is stateless."""
+    stateful = draw(st.sampled_from((True, True, True, True, False)))
+    chosen = tuple(
+        draw(rules(f"{name}/{index}", groups, address_groups)) for index in range(draw(st.integers(0, 5)))
+    )
+    return SecurityGroup(name, name, stateful, chosen)
+
+
+@st.composite
+def address_group(draw: st.DrawFn, name: str) -> AddressGroup:
+    """Prefixes of both families, which may overlap."""
+    texts = draw(st.lists(st.sampled_from((*PREFIXES[Family.IPV4], *PREFIXES[Family.IPV6])), max_size=4, unique=True))
+    return AddressGroup(name, name, tuple(sorted(Prefix.parse(text) for text in texts)))
+
+
+@st.composite
+def ports(draw: st.DrawFn, number: int, groups: list[SecurityGroup]) -> Port:
+    """A port; its groups are all stateful or all stateless."""
+    kind = draw(st.sampled_from((True, True, True, False)))
+    fitting = [group.id for group in groups if group.stateful is kind]
+    names = tuple(sorted(draw(st.lists(st.sampled_from(fitting), max_size=3, unique=True)))) if fitting else ()
+    secure = draw(st.sampled_from((True,) * 7 + (False,)))
+    pairs = draw(
+        st.lists(
+            st.builds(
+                Claim,
+                st.sampled_from((mac(number), 0x00005E000101)),
+                st.sampled_from(("10.0.0.200", "10.0.0.128/30", "2001:db8::200", "0.0.0.0/0")).map(Prefix.parse),
+            ),
+            max_size=1,
+        )
+    )
+    fixed = tuple(address(family, number) for family in draw(st.sampled_from(((Family.IPV4, Family.IPV6), (Family.IPV4,)))))
+    return Port(f"port-{number}", mac(number), fixed, tuple(pairs), names if secure else (), port_security=secure)
+
+
+@st.composite
+def policies(draw: st.DrawFn, max_ports: int = 5) -> Policy:
+    """A valid policy whose ports are in one network."""
+    names = [f"group-{index}" for index in range(draw(st.integers(1, 4)))]
+    sets = ["set-0", "set-1"]
+    groups = [draw(security_groups(name, names, sets)) for name in names]
+    chosen = [draw(ports(number, groups)) for number in range(1, draw(st.integers(2, max_ports)) + 1)]
+    return Policy(
+        {port.id: port for port in chosen},
+        {group.id: group for group in groups},
+        {name: draw(address_group(name)) for name in sets},
+    )
+
+
+@st.composite
+def bindings_for(draw: st.DrawFn, policy: Policy) -> Bindings:
+    """Most ports are here, in one VLAN, sometimes with a port that no policy knows; one uplink."""
+    here = [name for name in sorted(policy.ports) if draw(st.sampled_from((True, True, True, False)))]
+    vlan = draw(st.sampled_from((0, 0, 7)))
+    bound = [Binding(name, int(name.rsplit("-", 1)[1]), vlan) for name in here]
+    if draw(st.booleans()):
+        bound.append(Binding("nobody", 50, vlan))
+    return Bindings(tuple(bound), (Uplink(UPLINK),))
+
+
+@st.composite
+def connections(draw: st.DrawFn, policy: Policy) -> Connection:
+    """Between two ports, or a port and the world outside; now and then from an address that is not its own."""
+    names: list[str | None] = [*sorted(policy.ports), None]
+    sender = draw(st.sampled_from(names))
+    receiver = draw(st.sampled_from([name for name in names if name != sender]))
+    family = draw(families)
+    source, destination = draw(_address_of(policy, sender, family)), draw(_address_of(policy, receiver, family))
+    protocol = draw(st.sampled_from((TCP, TCP, UDP, SCTP, ICMP if family is Family.IPV4 else ICMPV6, 47)))
+    source_port = destination_port = kind = 0
+    if protocol in (TCP, UDP, SCTP):
+        source_port, destination_port = 30000, draw(st.sampled_from((*SERVICE_PORTS, 2, 1000, 65534)))
+    elif protocol in (ICMP, ICMPV6):
+        kind = 8 if family is Family.IPV4 else 128
+    return Connection(sender, receiver, source, destination, protocol, source_port, destination_port, kind)
+
+
+@st.composite
+def _address_of(draw: st.DrawFn, policy: Policy, name: str | None, family: Family) -> Prefix:
+    outside = st.sampled_from(OUTSIDE[family]).map(Prefix.parse)
+    if name is None:
+        return draw(outside)
+    number = int(name.rsplit("-", 1)[1])
+    own = st.just(address(family, number))
+    claimed = [claim.prefix for claim in policy.ports[name].pairs if claim.prefix.family is family]
+    paired = [prefix if prefix.is_host else Prefix(family, prefix.value, family.bits) for prefix in claimed if prefix.length]
+    return draw(st.one_of(own, own, own, st.sampled_from(paired) if paired else own, outside))
