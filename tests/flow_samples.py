@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from hypothesis import strategies as st
 
 from ovsfw.openflow import action as a
@@ -45,9 +47,10 @@ def _some(*terms: st.SearchStrategy[Term]) -> st.SearchStrategy[list[Term]]:
     return st.tuples(*(st.none() | term for term in terms)).map(lambda drawn: [term for term in drawn if term])
 
 
-# Conntrack states a switch takes: some known bits, and tracked, without which none of the others can be.
-ct_states = st.integers(0, 0xFF).flatmap(
-    lambda mask: st.integers(0, 0xFF).map(lambda value: m.CT_STATE(value & mask | 0x20, mask | 0x20))
+# Conntrack states a switch takes: some known bits, and tracked, without which none of the others can be.  Not all known
+# bits: ovs-ofctl turns a mask of these eight into a match on all 32.
+ct_states = st.builds(
+    lambda value, mask: m.CT_STATE(value & mask | 0x20, mask | 0x20), st.integers(0, 0xFF), st.integers(0, 0x5F)
 )
 _ANYWHERE = (
     st.integers(1, 0xFF00 - 1).map(m.IN_PORT) | st.just(m.IN_PORT(OFPP_LOCAL)),
@@ -60,7 +63,7 @@ _ANYWHERE = (
     _both(m.REGISTERS[15]),
     _both(m.PKT_MARK),
     ct_states,
-    _both(m.CT_ZONE),
+    _exact(m.CT_ZONE),
     _both(m.CT_MARK),
     _both(m.CT_LABEL),
     _both(m.METADATA),
@@ -96,7 +99,9 @@ def _neighbour_discovery(draw: st.DrawFn) -> list[Term]:
 def _ip(draw: st.DrawFn) -> list[Term]:
     version, source, target = draw(st.sampled_from([(IPV4, m.IPV4_SRC, m.IPV4_DST), (IPV6, m.IPV6_SRC, m.IPV6_DST)]))
     lower = draw(_some(prefixed(source) | masked(source), prefixed(target), _FRAGMENTS, _exact(m.IP_TTL)))
-    return [m.ETH_TYPE(version), *lower, *draw(st.just([]) | _upper(version))]
+    upper = draw(st.just([]) | _upper(version))
+    # Only the first fragment has what is above IP.
+    return [m.ETH_TYPE(version), *lower, *(upper[:1] if m.IP_FRAG(3) in lower else upper)]
 
 
 _ARP = _some(
@@ -172,12 +177,30 @@ def conjunctions(draw: st.DrawFn) -> a.Conjunction:
 action_lists = st.lists(_ACTIONS, max_size=6).map(tuple) | st.lists(conjunctions(), min_size=1, max_size=4).map(tuple)
 
 
+def _consistent(match: Match, actions: tuple[a.Action, ...]) -> Iterator[a.Action]:
+    """Leave out what a switch refuses beside a match.
+
+    Conntrack needs IP and commits no invalid packet; a tag must be there to be taken off.
+    """
+    is_ip = m.ETH_TYPE(IPV4) in match or m.ETH_TYPE(IPV6) in match
+    is_invalid = any(term.field is m.CT_STATE and term.value & m.CT_STATE_BITS["inv"] for term in match)
+    tagged = any(term.field is m.VLAN_VID and term.value & m.VLAN_PRESENT for term in match)
+    for action in actions:
+        if isinstance(action, a.PopVlan):
+            if tagged:
+                yield action
+            tagged = False
+        elif not isinstance(action, a.Ct) or (is_ip and not (is_invalid and action.commit)):
+            yield action
+
+
 @st.composite
 def flows(draw: st.DrawFn) -> Flow:
     """A flow with or without timeouts, flags and importance."""
-    match, actions = draw(matches()), draw(action_lists)
-    if any(isinstance(action, a.Conjunction) for action in actions):
+    match, wanted = draw(matches()), draw(action_lists)
+    if any(isinstance(action, a.Conjunction) for action in wanted):
         match = tuple(term for term in match if term.field is not m.CONJ_ID)
+    actions = tuple(_consistent(match, wanted))
     bare = flow(draw(st.integers(0, 253)), draw(st.integers(0, 65535)), match, actions, draw(st.integers(0, 2**64 - 2)))
     small = st.integers(0, 65535)
     flags = draw(st.sampled_from([0, 0, 1, 8, 16, 25]))

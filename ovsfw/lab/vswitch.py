@@ -130,7 +130,9 @@ class PrivateSwitch:
         self.run("ovsdb-tool", "create", str(self.rundir / "conf.db"), str(_schema()))
         self._spawn(SERVER, str(self.rundir / "conf.db"), f"--remote=p{self.db}")
         self._wait(lambda: self._pid(SERVER) and (self.rundir / "db.sock").exists(), SERVER)
-        self.vsctl("--no-wait", "init")
+        # As Open vSwitch's own start script does it.
+        version = self.run(SWITCH, "--version").split("\n")[0].split()[-1]
+        self.vsctl("--no-wait", "init", "--", "set", "Open_vSwitch", ".", f"ovs_version={version}")
 
     def _spawn(self, daemon: str, *args: str) -> None:
         """Start a daemon in the namespace; it writes its pid file and log file into the run directory."""

@@ -28,6 +28,15 @@ class Place(NamedTuple):
 VLAN_TCI = m.Field("NXM_OF_VLAN_TCI", "vlan_tci", 16, m.Kind.HEX, -1)
 
 
+# In actions Open vSwitch writes a field's Nicira header where it has one, in matches the standard one.
+_NICIRA_NAMES = {f"{field.codec_name}_nxm": field for field in m.FIELDS if field is not m.IN_PORT}
+_FIELDS = {field.codec_name: field for field in (*m.FIELDS, VLAN_TCI)} | {
+    kind.name: _NICIRA_NAMES[kind.name] for kind in ofproto.oxm_types if kind.name in _NICIRA_NAMES
+}
+# The later entry, which is the Nicira one, wins.
+_NAMES = {field: name for name, field in _FIELDS.items()}
+
+
 def whole(field: m.Field) -> Place:
     """All bits of a field."""
     return Place(field, 0, field.bits)
@@ -139,15 +148,13 @@ def _(action: Resubmit) -> Any:  # noqa: ANN401
 
 @_to_codec.register
 def _(action: Load) -> Any:  # noqa: ANN401
-    return parser.NXActionRegLoad(_ofs_nbits(action.place), action.place.field.codec_name, action.value)
+    return parser.NXActionRegLoad(_ofs_nbits(action.place), _NAMES[action.place.field], action.value)
 
 
 @_to_codec.register
 def _(action: Move) -> Any:  # noqa: ANN401
     source, target = action.source, action.target
-    return parser.NXActionRegMove(
-        source.field.codec_name, target.field.codec_name, source.length, source.first, target.first
-    )
+    return parser.NXActionRegMove(_NAMES[source.field], _NAMES[target.field], source.length, source.first, target.first)
 
 
 @_to_codec.register
@@ -160,7 +167,7 @@ def _(action: Ct) -> Any:  # noqa: ANN401
     zone = action.zone
     return parser.NXActionCT(
         flags=action.commit | action.force << 1,
-        zone_src=zone.field.codec_name if isinstance(zone, Place) else "",
+        zone_src=_NAMES[zone.field] if isinstance(zone, Place) else "",
         zone_ofs_nbits=_ofs_nbits(zone) if isinstance(zone, Place) else zone,
         recirc_table=_NO_TABLE if action.table is None else action.table,
         alg=action.alg,
@@ -197,11 +204,9 @@ def encode_actions(actions: tuple[Action, ...]) -> bytes:
 
 _APPLY = bytes((0, ofproto.OFPIT_APPLY_ACTIONS))
 
-_FIELD_BY_CODEC_NAME = {field.codec_name: field for field in (*m.FIELDS, VLAN_TCI)}
-
 
 def _place(name: str, first: int, length: int) -> Place:
-    return Place(_FIELD_BY_CODEC_NAME[name], first, length)
+    return Place(_FIELDS[name], first, length)
 
 
 def _place_of(name: str, ofs_nbits: int) -> Place:

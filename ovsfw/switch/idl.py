@@ -1,0 +1,121 @@
+"""Open vSwitch's Python client for OVSDB, driven by asyncio.
+
+The client (`ovs.db.idl.Idl`) keeps a copy of chosen tables.  It never blocks: `run` does what can be done now, `wait`
+says on a poller what to wake up for.  So it needs a poller that belongs to the loop, and no thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import time
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from ovsfw.errors import SwitchError
+
+with warnings.catch_warnings():
+    # Where eventlet is installed, ovs.poller imports it, and it complains about its own age.
+    warnings.simplefilter("ignore")
+    from ovs.db.idl import Idl, SchemaHelper
+
+# Open vSwitch's log (ovs.vlog) says nothing as long as nobody calls Vlog.init().
+
+
+class _Poller:
+    """What `Idl.wait` asks to be woken for; stands in for `ovs.poller.Poller`."""
+
+    def __init__(self) -> None:
+        self._events: dict[int, int] = {}
+        self._seconds: float | None = None
+
+    def fd_wait(self, fd: Any, events: int) -> None:  # noqa: ANN401 - a number, or whatever has fileno()
+        number = fd if isinstance(fd, int) else fd.fileno()
+        self._events[number] = self._events.get(number, 0) | events
+
+    def timer_wait(self, msec: float) -> None:
+        seconds = max(0.0, msec / 1000)
+        self._seconds = seconds if self._seconds is None else min(seconds, self._seconds)
+
+    def timer_wait_until(self, msec: float) -> None:
+        # The same clock as ovs.timeval.msec().
+        self.timer_wait(msec - time.time() * 1000)
+
+    def immediate_wake(self) -> None:
+        self.timer_wait(0)
+
+    async def block(self) -> None:
+        """Wait until something of it happens."""
+        loop = asyncio.get_running_loop()
+        woken = asyncio.Event()
+        for fd, events in self._events.items():
+            if events & select.POLLIN:
+                loop.add_reader(fd, woken.set)
+            if events & select.POLLOUT:
+                loop.add_writer(fd, woken.set)
+        timer = None if self._seconds is None else loop.call_later(self._seconds, woken.set)
+        try:
+            await woken.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
+            for fd in self._events:
+                loop.remove_reader(fd)
+                loop.remove_writer(fd)
+
+
+class Replica:
+    """A copy of some tables that is kept up to date, also over lost connections: then it is old until it is new.
+
+    `changed` is set whenever the copy changes, and when it has failed for good; who waits for it clears it.
+    """
+
+    def __init__(self, remote: str, schema: Mapping[str, object]) -> None:
+        """`remote` as `ovs-vsctl --db` takes it; `schema` in the form of ovsdb(7), with what is wanted and no more."""
+        helper = SchemaHelper(schema_json=schema)
+        helper.register_all()
+        self._idl = Idl(remote, helper)
+        self._remote = remote
+        self.changed = asyncio.Event()
+        self._driver = asyncio.create_task(self._drive())
+        self._driver.add_done_callback(lambda _: self.changed.set())
+
+    async def synced(self, timeout: float) -> None:
+        """Wait for the first whole copy.  Raises SwitchError after `timeout` seconds."""
+
+        async def wait() -> None:
+            while not self._is_synced():
+                await self.changed.wait()
+                self.changed.clear()
+
+        try:
+            await asyncio.wait_for(wait(), timeout)
+        except asyncio.TimeoutError:
+            raise SwitchError(f"{self._remote}: no answer from the database within {timeout:.0f} s") from None
+
+    def rows(self, table: str) -> list[Any]:
+        """All rows of a table.  Raises SwitchError when the client has failed."""
+        self._is_synced()
+        return list(self._idl.tables[table].rows.values())
+
+    def close(self) -> None:
+        """Stop at once; doing it again is fine."""
+        self._driver.cancel()
+        self._idl.close()
+
+    def _is_synced(self) -> bool:
+        if self._driver.done():
+            raise SwitchError(f"{self._remote}: the connection to the database is closed")
+        return bool(self._idl.has_ever_connected())
+
+    async def _drive(self) -> None:
+        seen = self._idl.change_seqno
+        while True:
+            self._idl.run()
+            if self._idl.change_seqno != seen:
+                seen = self._idl.change_seqno
+                self.changed.set()
+            poller = _Poller()
+            self._idl.wait(poller)
+            await poller.block()
