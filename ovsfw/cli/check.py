@@ -7,6 +7,7 @@ import json
 import sys
 from dataclasses import asdict
 
+from ovsfw.cli.options import add_format, add_policy
 from ovsfw.errors import PolicyError
 from ovsfw.policy.document import warnings
 from ovsfw.policy.model import Policy
@@ -26,8 +27,8 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--policy", metavar="FILE", required=True, help="the policy document, YAML or JSON")
-    parser.add_argument("--format", choices=("text", "json"), default="text", help="what to print (default: text)")
+    add_policy(parser)
+    add_format(parser)
     parser.set_defaults(run=run)
 
 

@@ -44,8 +44,7 @@ class Assembly:
         if found is None:
             return None
         shape, wrong = found
-        group_id = self._group_id(shape, wrong, path)
-        self._address_groups.claim(group_id, path, self._report)
+        group_id = self._group_id(shape, wrong, path, self._address_groups)
         return AddressGroup(group_id, shape.name or "", tuple(sorted(set(shape.addresses))))
 
     def _group(self, data: object, path: Path) -> SecurityGroup | None:
@@ -53,8 +52,7 @@ class Assembly:
         if found is None or not isinstance(data, dict):
             return None
         shape, wrong = found
-        group_id = self._group_id(shape, wrong, path)
-        self._groups.claim(group_id, path, self._report)
+        group_id = self._group_id(shape, wrong, path, self._groups)
         key = shape.written("rules", data)
         read_rules = (self._rules.read(rule, (*path, key, index), group_id) for index, rule in enumerate(shape.rules))
         rules = {rule.id: rule for rule in read_rules if rule is not None}
@@ -62,20 +60,23 @@ class Assembly:
             self._stateful[group_id] = shape.stateful
         return SecurityGroup(group_id, shape.name or "", shape.stateful, tuple(rules[key] for key in sorted(rules)))
 
-    def _group_id(self, shape: SecurityGroupShape | AddressGroupShape, wrong: frozenset[str], path: Path) -> str:
+    def _group_id(
+        self, shape: SecurityGroupShape | AddressGroupShape, wrong: frozenset[str], path: Path, names: Names
+    ) -> str:
         """The id, or else the name; an empty text, reported, where there is neither."""
-        if shape.id is not None:
-            return shape.id
-        if not wrong.isdisjoint({"id", "name"}):
-            return ""
-        if shape.name is None:
-            self._report.add(path, "id is required (or a name, which then is the id)")
+        key = "name" if shape.id is None else "id"
+        if key == "name" and not wrong.isdisjoint({"id", "name"}):
             return ""
         try:
-            return identifier(shape.name)
+            group_id = identifier(shape.name if shape.id is None else shape.id)
         except ValueError as error:
-            self._report.add((*path, "name"), str(error))
+            if shape.name is None:
+                self._report.add(path, "id is required (or a name, which then is the id)")
+            else:
+                self._report.add((*path, key), str(error))
             return ""
+        names.claim(group_id, (*path, key), self._report)
+        return group_id
 
     def _port(self, data: object, path: Path) -> Port | None:
         found = read(PortShape, data, path, self._report)
@@ -83,7 +84,7 @@ class Assembly:
             return None
         shape, wrong = found
         if "id" not in wrong:
-            self._ports.claim(shape.id, path, self._report)
+            self._ports.claim(shape.id, (*path, "id"), self._report)
         if "network_id" not in wrong:
             self._take(shape, wrong, path)
         groups_path = (*path, shape.written("security_groups", data))

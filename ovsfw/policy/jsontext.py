@@ -37,10 +37,9 @@ def read(text: str, builder: Builder) -> object:
             text, object_pairs_hook=doubts.mapping, parse_int=doubts.integer, parse_constant=doubts.constant
         )
     except json.JSONDecodeError as error:
-        raise builder.fatal(f"not valid JSON: {error.msg}", Place(error.lineno, error.colno)) from None
+        raise builder.unreadable(f"not valid JSON: {error.msg}", Place(error.lineno, error.colno)) from None
     except RecursionError:
-        walk(text, builder)
-        raise builder.fatal(f"nested more than {MAX_DEPTH} levels deep", Place(1, 1)) from None
+        value, doubts.any = None, True
     if doubts.any or "\\ud" in text.lower() or _is_deep(value):
         walk(text, builder)
         return builder.value
@@ -70,7 +69,7 @@ class _Doubts:
 
 def _is_deep(value: object) -> bool:
     level: list[object] = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         level = [child for parent in level for child in _children(parent) if isinstance(child, (dict, list))]
     return bool(level)
 
@@ -106,7 +105,7 @@ def _scalar(text: str, place: Place, builder: Builder) -> object:
         problem = f"not valid JSON: {text} is not a number"
     if problem:
         builder.problem(problem, place)
-        return None
+        return text
     value = json.loads(text)
     if isinstance(value, str) and _SURROGATE.search(value):
         builder.problem(f"{value!a} holds half of a surrogate pair, which is no character", place)

@@ -234,9 +234,13 @@ class Builder:
         self.problems.append(Problem(message, format_path(self._path()), self.source, *place))
 
     def fatal(self, message: str, place: Place) -> PolicyError:
-        """The error to raise when reading cannot go on; carries the problems so far."""
+        """The error to raise when reading cannot go on at the value that comes next; carries the problems so far."""
         self.problem(message, place)
         return PolicyError(self.problems)
+
+    def unreadable(self, message: str, place: Place) -> PolicyError:
+        """The error to raise when the text breaks the rules of its format."""
+        return PolicyError([*self.problems, Problem(message, "", self.source, *place)])
 
     def _path(self) -> Path:
         return tuple(step for container in self._open for step in container.values.step())

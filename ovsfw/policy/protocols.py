@@ -64,8 +64,8 @@ def number(value: str | int) -> int | None:
     if text.isascii() and text.isdigit() and len(text) <= len(str(HIGHEST)) and int(text) <= HIGHEST:
         return int(text)
     near = difflib.get_close_matches(text, NUMBERS, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"use a name ({', '.join(sorted(NUMBERS))}) or any"
-    raise ValueError(f"{value!r} is not a protocol (a name, or a number from 0 to {HIGHEST}); {hint}")
+    hint = f"did you mean {near[0]}?" if near else f"use a name like tcp, a number from 0 to {HIGHEST}, or any"
+    raise ValueError(f"{value!r} is not a protocol; {hint}")
 
 
 def name(protocol: int | None) -> str:

@@ -36,7 +36,10 @@ class Report:
         """Raise PolicyError with every problem, in document order; the first hundred when there are more."""
         if not self._findings and not self.problems:
             return
-        problems = in_order(self.problems + self._located())
+        # What is wrong as text is not worth a second complaint about what it means.
+        said = {(problem.line, problem.column, problem.path) for problem in self.problems}
+        meant = [problem for problem in self._located() if (problem.line, problem.column, problem.path) not in said]
+        problems = in_order(self.problems + meant)
         more = len(problems) - MAX_PROBLEMS
         if more > 0:
             words = "1 more problem" if more == 1 else f"{more:,} more problems"

@@ -162,6 +162,7 @@ class _Reading:
 def content_id(group: str, rule: Rule) -> str:
     """An id made of what the rule says; different rules have different ids, equal ones the same.
 
+    >>> from ovsfw.policy.model import Family
     >>> content_id("web", Rule("", Direction.INGRESS, Family.IPV4, 6, PortRange(80, 80), remote=RemoteGroup("bastion")))
     'web/ingress-ipv4-tcp-80-from-bastion'
     """

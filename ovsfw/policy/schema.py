@@ -118,7 +118,7 @@ def _ethertype(value: object) -> Family:
 
 def _protocol(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise ValueError(f"{show(value)} is not a protocol; use a name like tcp, or a number from 0 to 255")  # noqa: TRY004
+        raise ValueError(f"{show(value)} is not a protocol; use a name like tcp, a number from 0 to 255, or any")  # noqa: TRY004
     return protocols.number(value)
 
 
@@ -300,5 +300,5 @@ def _unknown(shape: type[Shape], key: str) -> str:
     if key in known:
         return f"{show(key)} is another spelling of a key that is given too"
     near = difflib.get_close_matches(key.lower(), sorted(known | shape.ignored), n=1)
-    hint = f"did you mean {near[0]}?" if near else f"the keys here are {', '.join(sorted(known))}"
+    hint = f"did you mean {near[0]}?" if near else f"the keys here are {', '.join(shape.model_fields)}"
     return f"unknown key {show(key)}; {hint}"

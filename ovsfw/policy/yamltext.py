@@ -36,14 +36,14 @@ def read(text: str, builder: Builder) -> None:
         for event in yaml.parse(text, Loader=_LOADER):
             documents += isinstance(event, yaml.DocumentStartEvent)
             if documents > 1:
-                raise builder.fatal("a second YAML document; a policy is one document", _place(event.start_mark))
+                raise builder.unreadable("a second YAML document; a policy is one document", _place(event.start_mark))
             _tell(event, builder)
     except yaml.reader.ReaderError as error:
         place = place_of(text, max(text.find(chr(error.character)), 0))
-        raise builder.fatal(f"the character {chr(error.character)!a} is not allowed here", place) from None
+        raise builder.unreadable(f"the character {chr(error.character)!a} is not allowed here", place) from None
     except yaml.MarkedYAMLError as error:
         said = ", ".join(part for part in (error.context, error.problem) if part)
-        raise builder.fatal(f"not valid YAML: {said}", _place(error.problem_mark or error.context_mark)) from None
+        raise builder.unreadable(f"not valid YAML: {said}", _place(error.problem_mark or error.context_mark)) from None
 
 
 def _tell(event: yaml.Event, builder: Builder) -> None:
@@ -74,7 +74,6 @@ def _scalar(event: yaml.ScalarEvent, builder: Builder) -> None:
             value = resolve(event.value)
         except ValueError as error:
             builder.problem(str(error), place)
-            value = None
     builder.scalar(value, place, event.anchor)
 
 
