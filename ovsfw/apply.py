@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from ovsfw.compiler import Bindings, Program, compile_policy
 from ovsfw.compiler.pipeline import CLASSIFY, Priority
@@ -17,6 +18,7 @@ from ovsfw.policy.model import Policy
 from ovsfw.reconciler import Change, Installed, carry_out, change_between, read
 from ovsfw.switch.channel import Channel
 from ovsfw.switch.ovsdb import Ovsdb
+from ovsfw.switch.rundir import default_rundir, management_socket
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +33,21 @@ class Bridge:
 @asynccontextmanager
 async def opened(db: str, bridge: str) -> AsyncIterator[Bridge]:
     """Open a bridge for a while."""
-    ovsdb = Ovsdb()
+    ovsdb, channel = Ovsdb(), Channel()
     try:
         await ovsdb.connect(db)
         bindings = ovsdb.snapshot(bridge)
-        channel = await Channel.connect(db, bridge)
-        try:
-            yield Bridge(channel, bindings, ovsdb.fail_mode(bridge))
-        finally:
-            await channel.close()
+        await channel.connect(management_socket(bridge, rundir_of(db)))
+        yield Bridge(channel, bindings, ovsdb.fail_mode(bridge))
     finally:
+        channel.close()
         ovsdb.close()
+
+
+def rundir_of(db: str) -> Path:
+    """The run directory that a local OVSDB address points into; the default one for an address without a path."""
+    kind, _, path = db.partition(":")
+    return Path(path).parent if kind == "unix" else default_rundir()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ goes wrong on the way leaves it in doubt: a commit that timed out may have been 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from ovsfw.compiler import Bindings, Compiler, Program
 from ovsfw.compiler.pipeline import is_ours
 from ovsfw.openflow.diff import Diff, diff
 from ovsfw.openflow.flow import Flow, FlowSet
+from ovsfw.openflow.port import SwitchPort
 from ovsfw.policy.model import Policy
 
 
@@ -23,13 +24,13 @@ class Switch(Protocol):
     async def dump_flows(self) -> Iterable[Flow]:
         """Every flow on the bridge, whoever made it."""
 
-    async def no_flood(self) -> frozenset[int]:
-        """The OpenFlow ports that the switch's own forwarding does not flood into."""
+    async def ports(self) -> Mapping[int, SwitchPort]:
+        """The ports of the bridge by their OpenFlow number."""
 
     async def apply(self, change: Diff) -> None:
         """All of it or nothing, in one atomic bundle."""
 
-    async def set_no_flood(self, ofports: Iterable[int], *, on: bool) -> None:
+    async def set_no_flood(self, ofports: Collection[int], *, on: bool) -> None:
         """Set or clear the flag on some ports."""
 
 
@@ -62,9 +63,6 @@ class Installed:
     ours: FlowSet
     others: tuple[Flow, ...]
     no_flood: frozenset[int]
-
-
-NOTHING = Program(FlowSet({}), {})
 
 
 def change_between(ours: FlowSet, no_flood: frozenset[int], desired: Program) -> Change:
@@ -104,7 +102,7 @@ class Reconciler:
     async def _compare(self, desired: Program) -> Change:
         """Port flags are asked for every time: a port that was unplugged and plugged again has lost its flag."""
         if self._agreed is not None:
-            return change_between(self._agreed.flows, await self._switch.no_flood(), desired)
+            return change_between(self._agreed.flows, await _no_flood(self._switch), desired)
         installed = await read(self._switch)
         return change_between(installed.ours, installed.no_flood, desired)
 
@@ -118,7 +116,11 @@ async def read(switch: Switch) -> Installed:
     ours, others = [], []
     for flow in await switch.dump_flows():
         (ours if is_ours(flow) else others).append(flow)
-    return Installed(FlowSet.of(ours), tuple(others), await switch.no_flood())
+    return Installed(FlowSet.of(ours), tuple(others), await _no_flood(switch))
+
+
+async def _no_flood(switch: Switch) -> frozenset[int]:
+    return frozenset(ofport for ofport, port in (await switch.ports()).items() if port.no_flood)
 
 
 async def carry_out(switch: Switch, change: Change) -> None:

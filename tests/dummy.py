@@ -1,7 +1,7 @@
 """A real ovs-vswitchd without privileges: its dummy ports take packets from a test and write what they send to files.
 
 Everything between is the real thing: classifier, userspace datapath, conntrack.  `send` returns when the packet has
-been dealt with, because ovs-vswitchd runs the datapath before it answers the next command.
+been dealt with.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from ovsfw.switch.channel import Channel
 from ovsfw.switch.rundir import control_socket
 
 BRIDGE = "br-int"
+# ovs-vswitchd answers at most ten commands of a connection before it goes round its main loop again, where ports are
+# polled and changed settings take effect (run_connection() in lib/unixctl.c).
+_COMMANDS_PER_TURN = 10
 _PCAP_HEADER = 24
 _RECORD = struct.Struct("=IIII")
 
@@ -46,14 +49,25 @@ class DummySwitch:
         return self.switch.rundir / f"p{ofport}.pcap"
 
     def call(self, command: str, *args: str) -> str:
-        """One unixctl command over a connection that stays open: thousands are needed."""
-        self._control.sendall(json.dumps({"method": command, "params": args, "id": 0}).encode())
-        answer = b""
-        while not answer.endswith(b"}"):
-            answer += self._control.recv(1 << 16)
-        reply = json.loads(answer)
-        assert reply["error"] is None, reply["error"]
-        return str(reply["result"])
+        """One unixctl command, and all that it sets off."""
+        return self._converse((command, args), *[("version", ())] * _COMMANDS_PER_TURN)[0]
+
+    def _converse(self, *commands: tuple[str, tuple[str, ...]]) -> list[str]:
+        """Some commands at once, over a connection that stays open: thousands are needed."""
+        requests = ({"method": command, "params": args, "id": 0} for command, args in commands)
+        self._control.sendall("".join(map(json.dumps, requests)).encode())
+        answers, text = [], ""
+        while len(answers) < len(commands):
+            text += self._control.recv(1 << 16).decode()
+            while text:
+                try:
+                    reply, end = json.JSONDecoder().raw_decode(text)
+                except ValueError:
+                    break
+                assert reply["error"] is None, reply["error"]
+                answers.append(str(reply["result"]))
+                text = text[end:]
+        return answers
 
     def program(self, program: Program) -> Change:
         """Make the switch hold a program; forget all connections."""
@@ -82,14 +96,14 @@ class DummySwitch:
             self._tags.update(dict.fromkeys(moved, vlan))
 
     def forget(self) -> None:
-        """Forget all connections and learned MAC addresses."""
+        """Forget all connections and learned MAC addresses, and let no cached decision outlive its flows."""
+        self.call("revalidator/purge")
         self.call("dpctl/flush-conntrack")
         self.call("fdb/flush", BRIDGE)
 
     def send(self, ofport: int, *packets: bytes) -> dict[int, list[bytes]]:
         """Let packets come in by a port; what came out, by port."""
         self.call("netdev-dummy/receive", f"p{ofport}", *(packet.hex() for packet in packets))
-        self.call("version")
         return {port: sent for port in self._read if (sent := self._sent(port))}
 
     def _sent(self, ofport: int) -> list[bytes]:

@@ -92,9 +92,7 @@ def rules(draw: st.DrawFn, name: str, groups: list[str], address_groups: list[st
 def security_groups(draw: st.DrawFn, name: str, groups: list[str], address_groups: list[str]) -> SecurityGroup:
     """A group; one in five is stateless."""
     stateful = draw(st.sampled_from((True, True, True, True, False)))
-    chosen = tuple(
-        draw(rules(f"{name}/{index}", groups, address_groups)) for index in range(draw(st.integers(0, 5)))
-    )
+    chosen = tuple(draw(rules(f"{name}/{index}", groups, address_groups)) for index in range(draw(st.integers(0, 5))))
     return SecurityGroup(name, name, stateful, chosen)
 
 
@@ -107,7 +105,7 @@ def address_group(draw: st.DrawFn, name: str) -> AddressGroup:
 
 @st.composite
 def ports(draw: st.DrawFn, number: int, groups: list[SecurityGroup]) -> Port:
-    """A port; its groups are all stateful or all stateless."""
+    """A port; its groups are all stateful or all stateless, and without port security it has neither groups nor pairs."""
     kind = draw(st.sampled_from((True, True, True, False)))
     fitting = [group.id for group in groups if group.stateful is kind]
     names = tuple(sorted(draw(st.lists(st.sampled_from(fitting), max_size=3, unique=True)))) if fitting else ()
@@ -122,8 +120,17 @@ def ports(draw: st.DrawFn, number: int, groups: list[SecurityGroup]) -> Port:
             max_size=1,
         )
     )
-    fixed = tuple(address(family, number) for family in draw(st.sampled_from(((Family.IPV4, Family.IPV6), (Family.IPV4,)))))
-    return Port(f"port-{number}", mac(number), fixed, tuple(pairs), names if secure else (), port_security=secure)
+    fixed = tuple(
+        address(family, number) for family in draw(st.sampled_from(((Family.IPV4, Family.IPV6), (Family.IPV4,))))
+    )
+    return Port(
+        f"port-{number}",
+        mac(number),
+        fixed,
+        tuple(pairs) if secure else (),
+        names if secure else (),
+        port_security=secure,
+    )
 
 
 @st.composite
@@ -176,5 +183,7 @@ def _address_of(draw: st.DrawFn, policy: Policy, name: str | None, family: Famil
     number = int(name.rsplit("-", 1)[1])
     own = st.just(address(family, number))
     claimed = [claim.prefix for claim in policy.ports[name].pairs if claim.prefix.family is family]
-    paired = [prefix if prefix.is_host else Prefix(family, prefix.value, family.bits) for prefix in claimed if prefix.length]
+    paired = [
+        prefix if prefix.is_host else Prefix(family, prefix.value, family.bits) for prefix in claimed if prefix.length
+    ]
     return draw(st.one_of(own, own, own, st.sampled_from(paired) if paired else own, outside))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ovsfw.switch.ovsdb import default_db
+from ovsfw.switch.rundir import default_database
 
 
 def add_policy(command: argparse.ArgumentParser) -> None:
@@ -17,7 +17,7 @@ def add_bridge(command: argparse.ArgumentParser) -> None:
     command.add_argument("--bridge", default="br-int", metavar="BR", help="the bridge (default: br-int)")
     command.add_argument(
         "--db",
-        default=default_db(),
+        default=default_database(),
         metavar="DB",
         help="the OVSDB of this host, as ovs-vsctl has it (default: %(default)s; OVS_RUNDIR is honoured)",
     )
