@@ -157,7 +157,8 @@ def _signals_raise() -> Iterator[None]:
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
         for signum in _ENDING:
-            signal.signal(signum, signal.SIG_IGN)
+            # Not SIG_IGN: that would be inherited by what is started, which then could not be ended.
+            signal.signal(signum, lambda _number, _frame: None)
         print(f"ovsfw: {signal.Signals(number).name}: cleaning up", file=sys.stderr)
         raise KeyboardInterrupt
 

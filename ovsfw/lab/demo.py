@@ -11,6 +11,7 @@ from typing import TextIO
 
 from ovsfw.apply import apply_once
 from ovsfw.lab.matrix import Matrix, measure
+from ovsfw.lab.services import Service
 from ovsfw.lab.show import as_text, rule_text
 from ovsfw.lab.topology import BRIDGE, Lab, Place, down, up
 from ovsfw.policy.model import Direction, Policy, Rule
@@ -68,11 +69,11 @@ async def enforce(lab: Lab, policy: Policy) -> str:
     return str(comparison.change)
 
 
-async def enforce_and_measure(lab: Lab, policy: Policy, say: _Speaker) -> Matrix:
-    """Apply a policy and probe everything."""
+async def enforce_and_measure(lab: Lab, policy: Policy, say: _Speaker, chosen: tuple[Service, ...] = ()) -> Matrix:
+    """Apply a policy and probe everything, or only the chosen services."""
     change = await enforce(lab, policy)
     say.step(f"the policy is applied in one atomic bundle (ovsfw apply): {change}")
-    matrix = await measure(lab, policy)
+    matrix = await measure(lab, policy, chosen)
     say.step(f"{len(matrix.outcomes)} probes with real packets (ovsfw lab matrix)")
     return matrix
 
@@ -82,7 +83,7 @@ async def _without_a_rule(lab: Lab, before: Matrix, say: _Speaker, *, colour: bo
     rule = _most_selective(before)
     say.line(f"\nNow one rule goes:  {rule_text(before.policy, rule)}")
     policy = without(before.policy, rule)
-    after = await enforce_and_measure(lab, policy, say)
+    after = await enforce_and_measure(lab, policy, say, before.services)
     passed_before = {str(outcome.probe) for outcome in before.outcomes if outcome.passed}
     passed_after = {str(outcome.probe) for outcome in after.outcomes if outcome.passed}
     for probe in sorted(passed_before - passed_after):

@@ -60,21 +60,21 @@ class Matrix:
         return f"matrix: {total} probes, {total - differ} agree, {differ} differ{by_rule}"
 
 
-async def measure(lab: Lab, policy: Policy, *, check_rules: bool = True) -> Matrix:
-    """Probe everything.  `check_rules` also asks the switch which rule let each connection in.
+async def measure(lab: Lab, policy: Policy, chosen: tuple[Service, ...] = ()) -> Matrix:
+    """Probe everything, and ask the switch which rule let each connection in.
 
+    `chosen` are the services to try, by default those that show what the policy means.
     Raises ConfigError when there is nothing to probe, SwitchError when the switch or an agent does not answer.
     """
-    chosen = services(policy)
+    chosen = chosen or services(policy)
     planned = probes(policy, lab.plan, chosen)
     if not planned:
         raise ConfigError("nothing to probe: no port of this policy with an address is in the lab")
     await listen(lab, chosen)
     answers = await send(lab, planned)
-    admissions = read_admissions(lab.switch) if check_rules else {}
+    admissions = read_admissions(lab.switch)  # at once, before conntrack forgets
     answers = await _ask_again(lab, policy, planned, answers)
-    if check_rules:
-        admissions.update(read_admissions(lab.switch))
+    admissions.update(read_admissions(lab.switch))
     rules = rule_hints(policy)
     judged = (_judge(policy, probe, answer, admissions, rules) for probe, answer in zip(planned, answers, strict=True))
     return Matrix(policy, chosen, tuple(judged), rules)

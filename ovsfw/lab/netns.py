@@ -13,7 +13,7 @@ from ovsfw.errors import SwitchError
 
 NAMES = Path("/run/netns")  # ip-netns(8)
 COMMAND_TIMEOUT = 60.0
-PATIENCE = 3.0  # seconds for a process to end after SIGTERM
+PATIENCE = 2.0  # seconds for a process to end after SIGTERM
 
 
 def run(command: Sequence[str], stdin: str = "") -> str:

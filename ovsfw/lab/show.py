@@ -109,8 +109,7 @@ def _reasons(matrix: Matrix, *, colour: bool) -> Iterator[str]:
         for reason, services in receivers[receiver].items():
             for senders, same in _merge(services).items():
                 what = "everything" if len(same) == len(matrix.services) else " ".join(map(str, same))
-                whom = "everybody" if set(senders) == tried[receiver] else " ".join(senders)
-                line = f"  {what:<{_WHAT}} from {whom:<{_WHOM}} by {reason}"
+                line = f"  {what:<{_WHAT}} from {_whom(senders, tried[receiver]):<{_WHOM}} {reason}"
                 yield from textwrap.wrap(
                     line, WIDTH, subsequent_indent=" " * 4, break_on_hyphens=False, drop_whitespace=False
                 )
@@ -119,6 +118,14 @@ def _reasons(matrix: Matrix, *, colour: bool) -> Iterator[str]:
 def party_names(matrix: Matrix) -> list[str]:
     """The names of all parties, in the order of the policy."""
     return list(dict.fromkeys(outcome.probe.sender.name for outcome in matrix.outcomes))
+
+
+def _whom(senders: tuple[str, ...], everybody: set[str]) -> str:
+    """The shorter way to say it."""
+    others = sorted(everybody.difference(senders))
+    if not others:
+        return "everybody"
+    return " ".join(senders) if len(senders) <= len(others) else f"all but {' '.join(others)}"
 
 
 def _merge(services: dict[Service, set[str]]) -> dict[tuple[str, ...], list[Service]]:
@@ -136,11 +143,11 @@ def deciding(matrix: Matrix, outcome: Outcome) -> str:
     """
     verdict, hints = outcome.expected.verdict, outcome.hints
     if not verdict.allowed:
-        return "nothing: it should not pass"
+        return "(should not pass)"
     ingress = _rule(matrix, verdict.ingress, hints.ingress if hints else 0)
     egress = _rule(matrix, verdict.egress, hints.egress if hints else 0)
     rule = ingress or egress
-    return rule_text(matrix.policy, rule) if rule else verdict.ingress.reason
+    return f"by {rule_text(matrix.policy, rule)}" if rule else f"({verdict.ingress.reason})"
 
 
 def _rule(matrix: Matrix, judgement: Judgement, hint: int) -> Rule | None:

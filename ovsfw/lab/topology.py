@@ -12,9 +12,10 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -192,12 +193,22 @@ def _build(place: Place, plan: Plan) -> None:
     netns.batch(f"netns add {namespace(place, name)}" for name in spaces)
     netns.inside(switch.netns, "sh", "-c", _SWITCH_SETUP)
     netns.batch(_link(place, machine) for machine in plan.machines)
-    with ThreadPoolExecutor() as pool:
-        jobs: list[Future[Any]] = [pool.submit(_start_switch, switch)]
-        jobs += [pool.submit(_start_machine, place, machine) for machine in plan.machines]
-    for job in jobs:
-        job.result()
+    _at_the_same_time(partial(_start_switch, switch), *(partial(_start_machine, place, m) for m in plan.machines))
     switch.vsctl(*_plug(plan))
+
+
+def _at_the_same_time(*jobs: Callable[[], None]) -> None:
+    """Do all jobs; when this returns or raises, KeyboardInterrupt too, none is running any more."""
+    pool = ThreadPoolExecutor()
+    try:
+        for running in [pool.submit(job) for job in jobs]:
+            running.result()
+    finally:
+        try:
+            pool.shutdown(cancel_futures=True)
+        except KeyboardInterrupt:
+            pool.shutdown()
+            raise
 
 
 def _start_switch(switch: PrivateSwitch) -> None:
@@ -207,7 +218,7 @@ def _start_switch(switch: PrivateSwitch) -> None:
 
 def _link(place: Place, machine: Machine) -> str:
     switch, own = namespace(place, "switch"), namespace(place, machine.name)
-    return f"link add {machine.name} netns {switch} up type veth peer name eth0 address {machine.mac} netns {own}"
+    return f"link add name {machine.name} netns {switch} up type veth peer name eth0 address {machine.mac} netns {own}"
 
 
 def _plug(plan: Plan) -> Iterator[str]:
