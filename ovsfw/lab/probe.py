@@ -25,7 +25,7 @@ class Patience(NamedTuple):
 
 USUAL = Patience(0.7, 2)
 # For a probe that should have been answered: the machine may just be busy.
-GREAT = Patience(2.0, 2)
+GREAT = Patience(1.5, 2)
 _OVERHEAD = 60.0  # what an agent may need beyond the timeouts, on a loaded machine
 
 

@@ -107,7 +107,7 @@ def test_interrupted_at_any_moment_leaves_nothing(place: Place, moment: str) -> 
     assert traces(place) == []
 
 
-@pytest.mark.parametrize("moment", ["lab.json:namespaces", "conf.db", "ovs-vswitchd.pid"])
+@pytest.mark.parametrize("moment", ["conf.db", "ovs-vswitchd.pid"])
 def test_down_finds_what_a_crash_left(place: Place, moment: str) -> None:
     with subprocess.Popen([sys.executable, "-m", "ovsfw", "lab", "up", *where(place)], cwd=ROOT) as process:
         until(lambda: has_come(moment, place))
