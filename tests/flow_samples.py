@@ -24,6 +24,9 @@ def masked(draw: st.DrawFn, field: Field, *, bits: int = 0) -> Term:
     """A term with a mask that is neither empty nor full, and no value bit outside it."""
     everything = (1 << (bits or field.bits)) - 1
     mask = draw(st.integers(1, everything - 1))
+    if field.kind is m.Kind.IPV6:
+        # ovs-ofctl takes an IPv6 mask that begins with a decimal digit for a prefix length.
+        mask = (mask | 0xF << 124) & ~1
     return Term(field, draw(st.integers(0, everything)) & mask, mask)
 
 
@@ -177,6 +180,11 @@ def conjunctions(draw: st.DrawFn) -> a.Conjunction:
 action_lists = st.lists(_ACTIONS, max_size=6).map(tuple) | st.lists(conjunctions(), min_size=1, max_size=4).map(tuple)
 
 
+def _fields(action: a.Load | a.Move) -> tuple[Field, ...]:
+    """The field that an action writes, or reads and writes."""
+    return (action.place.field,) if isinstance(action, a.Load) else (action.source.field, action.target.field)
+
+
 def _consistent(match: Match, actions: tuple[a.Action, ...]) -> Iterator[a.Action]:
     """Leave out what a switch refuses beside a match.
 
@@ -186,6 +194,8 @@ def _consistent(match: Match, actions: tuple[a.Action, ...]) -> Iterator[a.Actio
     is_invalid = any(term.field is m.CT_STATE and term.value & m.CT_STATE_BITS["inv"] for term in match)
     tagged = any(term.field is m.VLAN_VID and term.value & m.VLAN_PRESENT for term in match)
     for action in actions:
+        if isinstance(action, a.Load | a.Move):
+            tagged = tagged and a.VLAN_TCI not in _fields(action)
         if isinstance(action, a.PopVlan):
             if tagged:
                 yield action

@@ -192,7 +192,8 @@ def _is_gone(pid: int, child: subprocess.Popen[bytes] | None) -> bool:
     """Wait for a process to end; a child of ours is reaped on the way."""
     deadline = time.monotonic() + STOP_TIMEOUT
     while time.monotonic() < deadline:
-        if (child is not None and child.poll() is not None) or not _arguments(pid):
+        gone = not _arguments(pid) if child is None else child.poll() is not None
+        if gone:
             return True
         time.sleep(0.005)
     return False

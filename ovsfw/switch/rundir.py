@@ -6,7 +6,9 @@ the pid file (ovs-appctl(8), ovs-vsctl(8)).
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 from pathlib import Path
 
 from ovsfw.errors import SwitchError
@@ -33,13 +35,10 @@ def management_socket(bridge: str, rundir: Path | None = None) -> Path:
 def control_socket(daemon: str = SWITCH, rundir: Path | None = None) -> Path:
     """Where a running daemon takes ovs-appctl's commands.  Raises SwitchError when it is not running."""
     directory = rundir or default_rundir()
-    pid = _living(daemon, directory)
-    with_pid, without = directory / f"{daemon}.{pid}.ctl", directory / f"{daemon}.ctl"
-    if pid and with_pid.exists():
-        return with_pid
-    if without.exists():
-        return without
-    raise SwitchError(not_running(daemon, directory))
+    found = _find_control_socket(daemon, directory)
+    if found is None:
+        raise SwitchError(not_running(daemon, directory))
+    return found
 
 
 def bridges_in(rundir: Path) -> list[str]:
@@ -52,10 +51,9 @@ def unreachable(path: Path, error: OSError) -> SwitchError:
     if isinstance(error, PermissionError):
         return SwitchError(f"{path}: permission denied; run this as root, or as the user that runs Open vSwitch")
     if isinstance(error, FileNotFoundError | ConnectionRefusedError):
-        daemon = DATABASE if path.name == "db.sock" else SWITCH
-        if path.suffix == ".mgmt" and _living(SWITCH, path.parent):
+        if path.suffix == ".mgmt" and _find_control_socket(SWITCH, path.parent):
             return no_bridge(path.stem, bridges_in(path.parent))
-        return SwitchError(not_running(daemon, path.parent))
+        return SwitchError(not_running(DATABASE if path.name == "db.sock" else SWITCH, path.parent))
     return SwitchError(f"{path}: {error.strerror or error}")
 
 
@@ -73,10 +71,20 @@ def not_running(daemon: str, rundir: Path) -> str:
     )
 
 
-def _living(daemon: str, rundir: Path) -> int:
-    """The pid of a daemon by its pid file, 0 when it is not alive."""
-    try:
-        pid = int((rundir / f"{daemon}.pid").read_text())
-    except (OSError, ValueError):
-        return 0
-    return pid if Path(f"/proc/{pid}").exists() else 0
+def _find_control_socket(daemon: str, rundir: Path) -> Path | None:
+    candidates = [rundir / f"{daemon}.ctl"]
+    with contextlib.suppress(OSError):
+        candidates.insert(0, rundir / f"{daemon}.{(rundir / f'{daemon}.pid').read_text().strip()}.ctl")
+    return next((path for path in candidates if _is_alive(path)), None)
+
+
+def _is_alive(path: Path) -> bool:
+    """Whether somebody listens on a socket; a pid would say nothing to a container with its own."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except PermissionError:
+            return True
+        except OSError:
+            return False
+    return True
