@@ -17,6 +17,7 @@ need_root() {
 }
 
 need_python() {
+    mkdir -p "$BUILD"
     command -v "$PYTHON" > /dev/null || die "$PYTHON not found: install Python 3.10 or newer, or name one: PYTHON=... $0"
     "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || die "$PYTHON is too old: Python 3.10 is needed"
 }
@@ -119,4 +120,3 @@ PYTHON_END
 }
 
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin" # where the switch is, in case root has a user's path
-mkdir -p "$BUILD"
