@@ -89,7 +89,7 @@ def _prefix(value: object) -> Prefix:
 
 def _own_prefix(value: object) -> Prefix:
     prefix = _prefix(value)
-    if prefix.length and netaddr.IPAddress(str(value).partition("/")[0]).is_multicast():
+    if netaddr.IPAddress(str(value).partition("/")[0]).is_multicast():
         raise ValueError(f"{show(value)} is multicast; a port cannot own it")
     return prefix
 

@@ -41,6 +41,16 @@ def test_the_report_of_one_too_many() -> None:
     assert errors("ports:\n" + "  - 7\n" * (MAX_PROBLEMS + 1))[-1] == "t: and 1 more problem"
 
 
+def test_three_hundred_thousand_lines_with_thousands_of_errors() -> None:
+    rule = "      - direction: ingress\n        protocol: {}\n        port_range_min: 1\n        port_range_max: 2\n"
+    good, bad = rule.format("tcp"), rule.format("tpc")
+    group = "  - name: web\n    rules:\n" + (good * 9 + bad) * 7500
+    lines = errors("security_groups:\n" + group)
+    message = "security_groups[0].rules[9].protocol: 'tpc' is not a protocol; did you mean tcp?"
+    assert lines[0] == f"t:41:19: {message}"
+    assert lines[100:] == ["t: and 7,400 more problems"]
+
+
 @pytest.mark.parametrize("opening", ["[", "{a: ", '{"a": ', "- ", "? ", '{"a": ['])
 def test_deep_nesting_is_refused(opening: str) -> None:
     (line,) = errors("ports: " * (opening[0] not in '-?{"[') + opening * 100_000)
@@ -99,6 +109,8 @@ def test_text_with_half_a_surrogate_pair_is_refused() -> None:
 
 
 def test_a_byte_order_mark_is_no_part_of_the_document() -> None:
+    json = r'{"security_groups": [{"id": "web", "name": "\ud83d\ude00"}]}'  # in YAML, this is no character
+    assert parse("\ufeff" + json, "t").security_groups["web"].name == "\N{GRINNING FACE}"
     assert errors("\ufeffports: 1") == errors(b"\xef\xbb\xbfports: 1") == ["t:1:8: ports: 1 is not a list"]
 
 

@@ -107,6 +107,7 @@ def two_of_everything() -> dict[str, Any]:
     document["security_groups"].append({"id": "web", "rules": [*rules, *rules]})
     document["address_groups"].append({"id": "home", "addresses": ["192.0.2.1", "192.0.2.0/24"]})
     document["ports"][0]["security_groups"].append("web")
+    document["ports"][1]["fixed_ips"] = [{"ip_address": f"10.0.0.{last}"} for last in range(10, 20)]
     return document
 
 
@@ -117,3 +118,5 @@ def test_the_order_of_the_document_does_not_matter(shuffle: random.Random) -> No
     assert got == expected
     assert repr(got) == repr(expected)  # the order inside too
     assert len(got.security_groups["web"].rules) == 6
+    addresses = got.ports["vm2"].fixed_ips
+    assert addresses == tuple(sorted(addresses))
