@@ -80,11 +80,16 @@ def test_up_find_and_down(place: Place, shop: Policy) -> None:
 
 def test_down_ends_what_people_left_running(place: Place, shop: Policy) -> None:
     up(shop, place)
-    command = ["ip", "netns", "exec", namespace(place, "web1"), "sh", "-c", "trap '' TERM; while :; do sleep 60; done"]
-    with subprocess.Popen(command) as stubborn:
-        until(lambda: netns.processes({Path(f"/proc/{stubborn.pid}/ns/net").stat().st_ino}))
-        down(place)
-        assert stubborn.wait(5) == -signal.SIGKILL
+    script = "trap '' TERM; echo ready; while :; do sleep 60; done"
+    command = ["ip", "netns", "exec", namespace(place, "web1"), "sh", "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as stubborn:
+        try:
+            assert stubborn.stdout is not None
+            assert stubborn.stdout.readline() == "ready\n"
+            down(place)
+            assert stubborn.wait(5) == -signal.SIGKILL
+        finally:
+            stubborn.kill()
     assert traces(place) == []
 
 
