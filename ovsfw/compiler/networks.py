@@ -1,7 +1,8 @@
 """One network: the way to each of its endpoints, and what a broadcast in it reaches; and ports with a tag outside it.
 
 A broadcast is judged once for all endpoints with the same list of groups, so it costs lookups per list, not per
-endpoint: Open vSwitch gives up on a packet after 4,096 resubmits (ofproto/ofproto-dpif-xlate.c, MAX_RESUBMITS).
+endpoint.  Open vSwitch gives up on a packet after 4,096 resubmits (ofproto/ofproto-dpif-xlate.c, MAX_RESUBMITS), and a
+flow fits into 64 KiB; what is longer is cut into pages.
 """
 
 from __future__ import annotations
@@ -13,12 +14,18 @@ from typing import NamedTuple
 from ovsfw.compiler import pipeline as p
 from ovsfw.compiler.bindings import Uplink, VlanMode
 from ovsfw.compiler.endpoints import look_up, network_of
-from ovsfw.compiler.packets import PRIORITY_TAGGED, TAGGED, UNTAG, load, to
-from ovsfw.compiler.pipeline import Priority, Reason, cookie
+from ovsfw.compiler.packets import IP, IPV6, PRIORITY_TAGGED, TAGGED, UNTAG, load, to
+from ovsfw.compiler.pipeline import Priority, Reason, Table, cookie
 from ovsfw.compiler.standing import ACCEPTED
 from ovsfw.openflow import match as m
-from ovsfw.openflow.action import Action, Output
+from ovsfw.openflow.action import Action, Ct, Output
 from ovsfw.openflow.flow import Flow
+
+# A port is 16 bytes of a flow, a class 40.
+OUTPUTS_PER_FLOW = 3000
+# Of the 4,096, leaving room for what came before; a class costs at least 4, so a page has at most 48 KiB.
+RESUBMITS_PER_PASS = 3600
+RESUBMITS_PER_GROUP = 2
 
 
 class Member(NamedTuple):
@@ -43,29 +50,59 @@ def network_flows(network: int, members: Sequence[Member], groups: Mapping[str, 
         match = (here, m.ETH_DST(mac))
         yield p.FORWARD.flow(Priority.SECOND, match, actions, cookie(Reason.FORWARD, sharing[0].ofport))
     why = cookie(Reason.FLOOD, network)
-    yield p.FLOOD.flow(Priority.FIRST, (here,), (UNTAG, *_outputs(members)), why)
+    yield from _to_all(p.FLOOD, (here,), [member.ofport for member in members], why)
     yield from _fan_out(here, members, groups, why)
 
 
-def _outputs(members: Sequence[Member]) -> Iterator[Action]:
-    for ofport in sorted(member.ofport for member in members):
-        yield Output(ofport)
+def _to_all(table: Table, match: m.Match, ofports: Sequence[int], why: int) -> Iterator[Flow]:
+    """Out of many ports; a list too long for one flow goes on in further flows of the same table."""
+    ordered = sorted(ofports)
+    pages = [ordered[at : at + OUTPUTS_PER_FLOW] for at in range(0, len(ordered), OUTPUTS_PER_FLOW)]
+    for number, page in enumerate(pages):
+        actions: list[Action] = [UNTAG, *map(Output, page)]
+        if page is not pages[-1]:
+            actions += [load(p.OUTPUT_PAGE, number + 1), to(table)]
+        terms = (*match, p.OUTPUT_PAGE(number)) if number else match
+        yield table.flow(Priority.FIRST if number else Priority.SECOND, terms, tuple(actions), why)
 
 
 def _fan_out(here: m.Term, members: Sequence[Member], groups: Mapping[str, int], why: int) -> Iterator[Flow]:
     """Judge once per list of groups; an endpoint without groups gets nothing."""
-    classes: dict[tuple[str, ...], list[Member]] = defaultdict(list)
-    for member in sorted(members):
+    classes: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for member in members:
         if member.groups:
-            classes[tuple(sorted(member.groups))].append(member)
-    judge: list[Action] = []
-    for names, sharing in sorted(classes.items(), key=lambda item: item[1][0].ofport):
-        leader = sharing[0].ofport
-        judge += [load(p.INGRESS_RULE, 0), *look_up(names, groups, p.INGRESS_RULES)]
-        judge += [load(p.CLASS, leader), to(p.FAN_OUT_DELIVER)]
+            classes[tuple(sorted(member.groups))].append(member.ofport)
+    costs: dict[int, int] = {}
+    for names, sharing in classes.items():
+        leader = min(sharing)
+        costs[leader] = 2 + RESUBMITS_PER_GROUP * len(names)
+        judge = (load(p.INGRESS_RULE, 0), *look_up(names, groups, p.INGRESS_RULES), to(p.FAN_OUT_DELIVER))
+        yield p.FAN_OUT_CLASS.flow(Priority.FIRST, (p.CLASS(leader),), judge, why)
         match = (p.CLASS(leader), ACCEPTED[p.INGRESS_RULE])
-        yield p.FAN_OUT_DELIVER.flow(Priority.FIRST, match, (UNTAG, *_outputs(sharing)), why)
-    yield p.FAN_OUT_RULES.flow(Priority.FIRST, (here,), tuple(judge), why)
+        yield from _to_all(p.FAN_OUT_DELIVER, match, sharing, why)
+    yield from _pages(here, costs, why)
+
+
+def _pages(here: m.Term, costs: Mapping[int, int], why: int) -> Iterator[Flow]:
+    """All classes, cut into pages that Open vSwitch can take; each page but a single one is a packet's new pass."""
+    pages: list[list[Action]] = [[]]
+    room = RESUBMITS_PER_PASS
+    for leader, cost in sorted(costs.items()):
+        if room < cost:
+            pages.append([])
+            room = RESUBMITS_PER_PASS
+        pages[-1] += [load(p.CLASS, leader), to(p.FAN_OUT_CLASS)]
+        room -= cost
+    single = len(pages) == 1
+    for number, page in enumerate(pages):
+        yield p.FAN_OUT_PAGE.flow(Priority.FIRST, (here, p.CLASS_PAGE(number)), tuple(page), why)
+    onward: list[Action] = []
+    for number in range(len(pages)):
+        # Conntrack is only asked because it gives each page a pass of its own; nothing is committed.
+        again = Ct(p.ZONE, table=p.FAN_OUT_PAGE.number)
+        onward += [load(p.CLASS_PAGE, number), to(p.FAN_OUT_PAGE) if single else again]
+    for family in (IP, IPV6):
+        yield p.FAN_OUT_RULES.flow(Priority.FIRST, (here, family), tuple(onward), why)
 
 
 def uplink_flows(uplink: Uplink) -> Iterator[Flow]:

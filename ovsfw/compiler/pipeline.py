@@ -33,6 +33,10 @@ INGRESS_RULE = m.REGISTERS[9]
 """The same for ingress."""
 CLASS = m.REGISTERS[10]
 """While one broadcast is judged for many: the endpoints that share a list of groups, by their lowest ofport."""
+CLASS_PAGE = m.REGISTERS[11]
+"""While one broadcast is judged: which part of a long list of classes."""
+OUTPUT_PAGE = m.REGISTERS[12]
+"""While one packet goes out of many ports: which part of a long list of ports."""
 
 STATELESS = 1 << 16
 UNTAGGED = 0x1000
@@ -269,13 +273,27 @@ FORWARD = _table(
 )
 LEAVE = _table(111, "leave", "out by the switch's own forwarding; new connections are remembered", {EGRESS_RULE, *STATE})
 FAN_OUT = _table(112, "fan_out", "broadcast and multicast", {*PACKET}, "flood", "fan_out_rules")
-FLOOD = _table(113, "flood", "every endpoint of the network gets it", {NETWORK})
+FLOOD = _table(113, "flood", "every endpoint of the network gets it", {NETWORK, OUTPUT_PAGE}, "flood")
 FAN_OUT_RULES = _table(
-    114, "fan_out_rules", "judged once for all endpoints with the same groups", {NETWORK}, "ingress_rules", "fan_out_deliver"
+    114,
+    "fan_out_rules",
+    "judged once for all endpoints with the same groups, in one go or in several",
+    {NETWORK, m.ETH_TYPE},
+    "fan_out_page",
 )
-FAN_OUT_DELIVER = _table(115, "fan_out_deliver", "those whose rules accepted it get it", {CLASS, INGRESS_RULE})
+FAN_OUT_PAGE = _table(
+    115, "fan_out_page", "one class of endpoints after the other", {NETWORK, CLASS_PAGE}, "fan_out_class"
+)
+FAN_OUT_CLASS = _table(116, "fan_out_class", "the groups of a class", {CLASS}, "ingress_rules", "fan_out_deliver")
+FAN_OUT_DELIVER = _table(
+    117,
+    "fan_out_deliver",
+    "those whose rules accepted it get it",
+    {CLASS, INGRESS_RULE, OUTPUT_PAGE},
+    "fan_out_deliver",
+)
 INGRESS = _table(
-    116,
+    118,
     "ingress",
     "what an endpoint always gets; the rest is tracked",
     {ENDPOINT, m.CT_STATE, *PACKET},
@@ -284,13 +302,13 @@ INGRESS = _table(
     "ingress_policy",
 )
 INGRESS_STATE = _table(
-    117, "ingress_state", "which packets the rules must see", {ENDPOINT, *STATE}, "ingress_policy", "commit"
+    119, "ingress_state", "which packets the rules must see", {ENDPOINT, *STATE}, "ingress_policy", "commit"
 )
 INGRESS_POLICY = _table(
-    118, "ingress_policy", "the groups of the receiver", {ENDPOINT}, "ingress_rules", "ingress_verdict"
+    120, "ingress_policy", "the groups of the receiver", {ENDPOINT}, "ingress_rules", "ingress_verdict"
 )
 INGRESS_RULES = _table(
-    119,
+    121,
     "ingress_rules",
     "stop once a rule has accepted",
     {INGRESS_RULE, m.ETH_TYPE},
@@ -298,16 +316,16 @@ INGRESS_RULES = _table(
     "ingress_rules_v6",
 )
 INGRESS_RULES_V4 = _table(
-    120, "ingress_rules_v4", "IPv4 ingress rules", {GROUP, m.CONJ_ID, m.IPV4_SRC, *SERVICE}
+    122, "ingress_rules_v4", "IPv4 ingress rules", {GROUP, m.CONJ_ID, m.IPV4_SRC, *SERVICE}
 )
 INGRESS_RULES_V6 = _table(
-    121, "ingress_rules_v6", "IPv6 ingress rules", {GROUP, m.CONJ_ID, m.IPV6_SRC, *SERVICE}
+    123, "ingress_rules_v6", "IPv6 ingress rules", {GROUP, m.CONJ_ID, m.IPV6_SRC, *SERVICE}
 )
-INGRESS_VERDICT = _table(122, "ingress_verdict", "accepted by a rule, or dropped", {INGRESS_RULE}, "commit")
+INGRESS_VERDICT = _table(124, "ingress_verdict", "accepted by a rule, or dropped", {INGRESS_RULE}, "commit")
 COMMIT = _table(
-    123, "commit", "new connections are remembered", {EGRESS_RULE, INGRESS_RULE, *STATE}, "deliver"
+    125, "commit", "new connections are remembered", {EGRESS_RULE, INGRESS_RULE, *STATE}, "deliver"
 )
-DELIVER = _table(124, "deliver", "out of the endpoint's port", {ENDPOINT})
+DELIVER = _table(126, "deliver", "out of the endpoint's port", {ENDPOINT})
 
 BY_NUMBER = {table.number: table for table in TABLES}
 TABLE_NAMES = {table.number: table.name for table in TABLES}
