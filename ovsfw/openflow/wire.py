@@ -212,7 +212,7 @@ def bundle_adds(bundle: int, deletes: Iterable[Flow], adds: Iterable[Flow], xid:
 
 
 _FLOW_REQUEST = struct.Struct("!B3xII4xQQ")
-_FLOW_ENTRY = struct.Struct("!H")
+_SMALLEST_ENTRY = 56
 _ALL_FLOWS = (
     _MULTIPART.pack(ofproto.OFPMP_FLOW, 0)
     + _FLOW_REQUEST.pack(ofproto.OFPTT_ALL, ofproto.OFPP_ANY, ofproto.OFPG_ANY, 0, 0)
@@ -227,7 +227,9 @@ def flows_request(xid: int) -> bytes:
 
 
 def has_more(reply: Message) -> bool:
-    """Whether another part of a multipart reply follows."""
+    """Whether another part of a multipart reply follows.  Raises WireError when it is none."""
+    if len(reply.body) < _MULTIPART.size:
+        raise WireError(f"a multipart reply of {len(reply.body)} bytes cannot be")
     return bool(_MULTIPART.unpack_from(reply.body)[1] & ofproto.OFPMPF_REPLY_MORE)
 
 
@@ -265,8 +267,8 @@ def _entries(reply: Message) -> Iterator[tuple[bytes, int, int]]:
     """The body, and begin and end of each flow stats entry in it."""
     body, at = reply.body, _MULTIPART.size
     while at < len(body):
-        end = at + (body[at] << 8 | body[at + 1])
-        if end < at + 56 or end > len(body):
-            raise WireError(f"a flow of {end - at} bytes cannot be")
-        yield body, at, end
-        at = end
+        size = int.from_bytes(body[at : at + 2], "big")
+        if not _SMALLEST_ENTRY <= size <= len(body) - at:
+            raise WireError(f"a flow of {size} bytes cannot be")
+        yield body, at, at + size
+        at += size

@@ -109,7 +109,9 @@ async def _timed(work: Awaitable[T], what: str, seconds: float) -> T:
     try:
         return await asyncio.wait_for(work, seconds)
     except asyncio.TimeoutError:
-        raise SwitchError(f"{what}: no answer within {seconds:.0f} s; it may have been done all the same") from None
+        raise SwitchError(f"{what}: no answer within {seconds:.1f} s; it may have been done all the same") from None
+    except wire.WireError as error:
+        raise SwitchError(f"{what}: the switch sent nonsense: {error}") from None
 
 
 async def _flows(connection: Connection, parse: Callable[[wire.Message], Iterable[T]]) -> list[T]:
