@@ -50,7 +50,9 @@ class Compiler:
         """The flows for a policy on this host, now."""
         self._used = {}
         secured = {name for name, port in policy.ports.items() if port.port_security}
-        here = [(binding, policy.ports[binding.port_id]) for binding in bindings.endpoints if binding.port_id in secured]
+        here = [
+            (binding, policy.ports[binding.port_id]) for binding in bindings.endpoints if binding.port_id in secured
+        ]
         unknown = [binding for binding in bindings.endpoints if binding.port_id not in policy.ports]
         names = sorted({name for _, port in here for name in port.security_groups})
         groups = number(names)
@@ -105,7 +107,9 @@ class Compiler:
             mine = {rule.id: hints[rule.id] for rule in group.rules}
             numbers = {name: sets[name] for name in map(remote_name, _remotes(group.rules))}
             inputs = (group, groups[group.id], mine, numbers)
-            self._unit(("group", group.id), inputs, lambda group=group: group_flows(group, groups[group.id], sets, hints))
+            self._unit(
+                ("group", group.id), inputs, lambda group=group: group_flows(group, groups[group.id], sets, hints)
+            )
         for place, remotes in needed.items():
             found = members(policy, remotes, sets)
             inside = {prefix: numbers for prefix, numbers in found.items() if prefix.family is place[1]}

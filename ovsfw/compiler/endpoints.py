@@ -25,6 +25,11 @@ def endpoint_value(binding: Binding, *, stateless: bool) -> int:
     return binding.ofport | (p.STATELESS if stateless else 0)
 
 
+def judge_for(ofport: int, value: int) -> tuple[Action, ...]:
+    """From here on the packet is judged for this endpoint; `value` is that of ENDPOINT."""
+    return load(p.ENDPOINT, value), load(p.GATE, p.FIRST_GATE | ofport)
+
+
 def unknown_port(binding: Binding) -> Flow:
     """A port that no policy knows: fail closed.
 
@@ -41,7 +46,7 @@ def endpoint_flows(binding: Binding, port: Port, groups: Mapping[str, int], *, s
     value = endpoint_value(binding, stateless=stateless)
     here = p.ENDPOINT(value)
     hint = binding.ofport
-    enter = (load(p.ENDPOINT, value), load(p.NETWORK, network_of(binding.vlan)), to(p.SPOOF_GUARD))
+    enter = (*judge_for(hint, value), load(p.NETWORK, network_of(binding.vlan)), to(p.SPOOF_GUARD))
     yield p.CLASSIFY.flow(Priority.HOOK_PORT, (m.IN_PORT(hint),), enter, cookie(Reason.CLASSIFY, hint))
     for claim in _claims(port):
         yield from _claim(here, claim, hint)

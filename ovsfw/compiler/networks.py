@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ovsfw.compiler import pipeline as p
 from ovsfw.compiler.bindings import Uplink, VlanMode
-from ovsfw.compiler.endpoints import look_up, network_of
+from ovsfw.compiler.endpoints import judge_for, look_up, network_of
 from ovsfw.compiler.packets import IP, IPV6, PRIORITY_TAGGED, TAGGED, UNTAG, load, to
 from ovsfw.compiler.pipeline import Priority, Reason, Table, cookie
 from ovsfw.compiler.standing import ACCEPTED
@@ -46,7 +46,7 @@ def network_flows(network: int, members: Sequence[Member], groups: Mapping[str, 
             owners[mac].append(member)
     for mac, sharing in owners.items():
         # A MAC that several endpoints may use (VRRP) reaches each of them.
-        actions = tuple(action for member in sharing for action in (load(p.ENDPOINT, member.value), to(p.INGRESS)))
+        actions = tuple(action for one in sharing for action in (*judge_for(one.ofport, one.value), to(p.INGRESS)))
         match = (here, m.ETH_DST(mac))
         yield p.FORWARD.flow(Priority.SECOND, match, actions, cookie(Reason.FORWARD, sharing[0].ofport))
     why = cookie(Reason.FLOOD, network)

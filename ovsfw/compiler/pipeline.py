@@ -4,7 +4,7 @@ Every flow is built by `Table.flow`, which refuses a field that its table does n
 does not lead to.  `docs/pipeline.md` tells the story; its tables are generated from here.
 
 To add a table: declare it below with what it may match and where it leads, name its flows' reasons, and build its
-flows in the module of its stage.  Numbers are in the range 100-129, which no OpenFlow application we know of uses, and
+flows in the module of its stage.  Numbers are in the range 100-139, which no OpenFlow application we know of uses, and
 which Neutron's agent does not clean.
 """
 
@@ -37,11 +37,18 @@ CLASS_PAGE = m.REGISTERS[11]
 """While one broadcast is judged: which part of a long list of classes."""
 OUTPUT_PAGE = m.REGISTERS[12]
 """While one packet goes out of many ports: which part of a long list of ports."""
+GATE = m.REGISTERS[13]
+"""A conntrack zone of the endpoint's own in which fragments of one datagram wait for each other; nothing is ever
+committed there."""
 
 STATELESS = 1 << 16
 UNTAGGED = 0x1000
 HINT_BIT = 1 << 31
 ZONE = Place(NETWORK, 0, 16)
+GATE_ZONE = Place(GATE, 0, 16)
+FIRST_GATE = 0x8000
+FRAGMENT_HINT = HINT_BIT
+"""Stands for the rule where a datagram came in fragments: which rule it was that accepted the first is not kept."""
 
 # --- What a committed connection carries ----------------------------------------------------------------------------
 
@@ -92,6 +99,8 @@ class Reason(Enum):
     FLOOD = 26, "broadcast and multicast go to every endpoint of the network that accepts them"
     LEAVE = 27, "not for an endpoint of this host"
     COMMIT = 28, "remember the connection and the rules that let it in"
+    FRAGMENT = 32, "later fragments have no ports; they pass if the first one does"
+    COMPLETE = 33, "all fragments of a datagram are here, so the first one was accepted"
     DELIVER = 29, "into the endpoint"
     NOT_DELIVERED = 30, "not of a kind that endpoints get"
     MISS = 31, "nothing above applies"
@@ -145,6 +154,7 @@ class Priority(IntEnum):
     THIRD = 200
     FOURTH = 100
     FIFTH = 50
+    SIXTH = 25
     MISS = 0
 
 
@@ -155,7 +165,7 @@ ADDRESSES = frozenset({m.IPV4_SRC, m.IPV4_DST, m.IPV6_SRC, m.IPV6_DST})
 SERVICE = frozenset(
     {m.ETH_TYPE, m.IP_PROTO, m.TCP_DST, m.UDP_DST, m.SCTP_DST, m.ICMP_TYPE, m.ICMP_CODE, m.ICMP6_TYPE, m.ICMP6_CODE}
 )
-STATE = frozenset({m.ETH_TYPE, m.CT_STATE, m.CT_MARK})
+STATE = frozenset({m.ETH_TYPE, m.IP_FRAG, m.CT_STATE, m.CT_MARK})
 
 
 class PipelineError(Exception):
@@ -196,16 +206,20 @@ class Table:
         self._seen.add(actions)
 
 
-def _table(number: int, name: str, about: str, matches: Iterable[m.Field], *leads_to: str) -> Table:
+TABLES: list[Table] = []
+FIRST_OWN, OWN = 100, 40
+
+
+def _table(name: str, about: str, matches: Iterable[m.Field], *leads_to: str) -> Table:
+    """Declare the next table."""
+    number = FIRST_OWN + len(TABLES) - 1 if TABLES else 0
     table = Table(name, number, about, frozenset(matches), frozenset(leads_to))
     TABLES.append(table)
     return table
 
 
-TABLES: list[Table] = []
-
+# The hook: table 0, which others may share.
 CLASSIFY = _table(
-    0,
     "classify",
     "who sent it: an endpoint, a port that no policy knows, or the world outside",
     {m.IN_PORT, m.VLAN_VID},
@@ -213,7 +227,6 @@ CLASSIFY = _table(
     "forward",
 )
 SPOOF_GUARD = _table(
-    100,
     "spoof_guard",
     "an endpoint sends only as itself",
     {ENDPOINT, m.ETH_SRC, m.VLAN_VID, m.ARP_SPA, m.ARP_TPA, m.ARP_SHA, *PACKET, *ADDRESSES},
@@ -221,18 +234,17 @@ SPOOF_GUARD = _table(
     "forward",
 )
 EGRESS = _table(
-    101,
     "egress",
     "what an endpoint may always send; the rest is tracked",
-    {ENDPOINT, m.IPV6_SRC, m.ND_SLL, *PACKET},
+    {ENDPOINT, m.IPV6_SRC, m.ND_SLL, m.IP_FRAG, *PACKET},
     "nd_guard",
     "nd_target",
     "forward",
     "egress_state",
     "egress_policy",
+    "egress_verdict",
 )
 ND_GUARD = _table(
-    102,
     "nd_guard",
     "the link-layer address inside neighbour discovery is the endpoint's own",
     {ENDPOINT, m.ND_SLL, m.ND_TLL, *PACKET},
@@ -240,30 +252,29 @@ ND_GUARD = _table(
     "forward",
 )
 ND_TARGET = _table(
-    103,
     "nd_target",
     "an endpoint advertises, and probes for, only its own addresses",
     {ENDPOINT, m.ND_TARGET, *PACKET},
     "forward",
 )
 EGRESS_STATE = _table(
-    104, "egress_state", "which packets the rules must see", {ENDPOINT, *STATE}, "egress_policy", "forward"
+    "egress_state", "which packets the rules must see", STATE, "egress_policy", "egress_verdict", "forward"
 )
-EGRESS_POLICY = _table(
-    105, "egress_policy", "the groups of the sender", {ENDPOINT}, "egress_rules", "egress_verdict"
-)
+EGRESS_POLICY = _table("egress_policy", "the groups of the sender", {ENDPOINT}, "egress_rules", "egress_verdict")
 EGRESS_RULES = _table(
-    106, "egress_rules", "stop once a rule has accepted", {EGRESS_RULE, m.ETH_TYPE}, "egress_rules_v4", "egress_rules_v6"
+    "egress_rules", "stop once a rule has accepted", {EGRESS_RULE, m.ETH_TYPE}, "egress_rules_v4", "egress_rules_v6"
 )
-EGRESS_RULES_V4 = _table(
-    107, "egress_rules_v4", "IPv4 egress rules", {GROUP, m.CONJ_ID, m.IPV4_DST, *SERVICE}
+EGRESS_RULES_V4 = _table("egress_rules_v4", "IPv4 egress rules", {GROUP, m.CONJ_ID, m.IPV4_DST, *SERVICE})
+EGRESS_RULES_V6 = _table("egress_rules_v6", "IPv6 egress rules", {GROUP, m.CONJ_ID, m.IPV6_DST, *SERVICE})
+EGRESS_VERDICT = _table(
+    "egress_verdict",
+    "accepted by a rule, or dropped; fragments wait for each other",
+    {EGRESS_RULE, m.ETH_TYPE, m.IP_FRAG},
+    "egress_gate",
+    "forward",
 )
-EGRESS_RULES_V6 = _table(
-    108, "egress_rules_v6", "IPv6 egress rules", {GROUP, m.CONJ_ID, m.IPV6_DST, *SERVICE}
-)
-EGRESS_VERDICT = _table(109, "egress_verdict", "accepted by a rule, or dropped", {EGRESS_RULE}, "forward")
+EGRESS_GATE = _table("egress_gate", "fragments that have found each other", {ENDPOINT, m.CT_STATE}, "forward")
 FORWARD = _table(
-    110,
     "forward",
     "to an endpoint of this host, to many, or out",
     {NETWORK, m.ETH_DST},
@@ -271,65 +282,68 @@ FORWARD = _table(
     "fan_out",
     "leave",
 )
-LEAVE = _table(111, "leave", "out by the switch's own forwarding; new connections are remembered", {EGRESS_RULE, *STATE})
-FAN_OUT = _table(112, "fan_out", "broadcast and multicast", {*PACKET}, "flood", "fan_out_rules")
-FLOOD = _table(113, "flood", "every endpoint of the network gets it", {NETWORK, OUTPUT_PAGE}, "flood")
+LEAVE = _table(
+    "leave", "out of this host; new connections are remembered", {EGRESS_RULE, m.ETH_TYPE, m.CT_STATE}, "left"
+)
+LEFT = _table("left", "out by the switch's own forwarding", {m.CT_STATE})
+FAN_OUT = _table("fan_out", "broadcast and multicast", PACKET, "flood", "fan_out_rules")
+FLOOD = _table("flood", "every endpoint of the network gets it", {NETWORK, OUTPUT_PAGE}, "flood")
 FAN_OUT_RULES = _table(
-    114,
     "fan_out_rules",
     "judged once for all endpoints with the same groups, in one go or in several",
     {NETWORK, m.ETH_TYPE},
     "fan_out_page",
 )
-FAN_OUT_PAGE = _table(
-    115, "fan_out_page", "one class of endpoints after the other", {NETWORK, CLASS_PAGE}, "fan_out_class"
-)
-FAN_OUT_CLASS = _table(116, "fan_out_class", "the groups of a class", {CLASS}, "ingress_rules", "fan_out_deliver")
+FAN_OUT_PAGE = _table("fan_out_page", "one class of endpoints after the other", {NETWORK, CLASS_PAGE}, "fan_out_class")
+FAN_OUT_CLASS = _table("fan_out_class", "the groups of a class", {CLASS}, "ingress_rules", "fan_out_deliver")
 FAN_OUT_DELIVER = _table(
-    117,
-    "fan_out_deliver",
-    "those whose rules accepted it get it",
-    {CLASS, INGRESS_RULE, OUTPUT_PAGE},
-    "fan_out_deliver",
+    "fan_out_deliver", "those whose rules accepted it get it", {CLASS, INGRESS_RULE, OUTPUT_PAGE}, "fan_out_deliver"
 )
 INGRESS = _table(
-    118,
     "ingress",
     "what an endpoint always gets; the rest is tracked",
-    {ENDPOINT, m.CT_STATE, *PACKET},
+    {ENDPOINT, m.CT_STATE, m.IP_FRAG, *PACKET},
     "deliver",
     "ingress_state",
     "ingress_policy",
+    "ingress_verdict",
 )
 INGRESS_STATE = _table(
-    119, "ingress_state", "which packets the rules must see", {ENDPOINT, *STATE}, "ingress_policy", "commit"
+    "ingress_state", "which packets the rules must see", STATE, "ingress_policy", "ingress_verdict", "commit"
 )
-INGRESS_POLICY = _table(
-    120, "ingress_policy", "the groups of the receiver", {ENDPOINT}, "ingress_rules", "ingress_verdict"
-)
+INGRESS_POLICY = _table("ingress_policy", "the groups of the receiver", {ENDPOINT}, "ingress_rules", "ingress_verdict")
 INGRESS_RULES = _table(
-    121,
     "ingress_rules",
     "stop once a rule has accepted",
     {INGRESS_RULE, m.ETH_TYPE},
     "ingress_rules_v4",
     "ingress_rules_v6",
 )
-INGRESS_RULES_V4 = _table(
-    122, "ingress_rules_v4", "IPv4 ingress rules", {GROUP, m.CONJ_ID, m.IPV4_SRC, *SERVICE}
+INGRESS_RULES_V4 = _table("ingress_rules_v4", "IPv4 ingress rules", {GROUP, m.CONJ_ID, m.IPV4_SRC, *SERVICE})
+INGRESS_RULES_V6 = _table("ingress_rules_v6", "IPv6 ingress rules", {GROUP, m.CONJ_ID, m.IPV6_SRC, *SERVICE})
+INGRESS_VERDICT = _table(
+    "ingress_verdict",
+    "accepted by a rule, or dropped; fragments wait for each other",
+    {INGRESS_RULE, m.ETH_TYPE, m.IP_FRAG},
+    "ingress_gate",
+    "commit",
 )
-INGRESS_RULES_V6 = _table(
-    123, "ingress_rules_v6", "IPv6 ingress rules", {GROUP, m.CONJ_ID, m.IPV6_SRC, *SERVICE}
+INGRESS_GATE = _table(
+    "ingress_gate", "fragments that have found each other", {ENDPOINT, EGRESS_RULE, m.CT_STATE}, "commit"
 )
-INGRESS_VERDICT = _table(124, "ingress_verdict", "accepted by a rule, or dropped", {INGRESS_RULE}, "commit")
 COMMIT = _table(
-    125, "commit", "new connections are remembered", {EGRESS_RULE, INGRESS_RULE, *STATE}, "deliver"
+    "commit",
+    "new connections are remembered",
+    {EGRESS_RULE, INGRESS_RULE, m.ETH_TYPE, m.CT_STATE},
+    "deliver",
+    "committed",
 )
-DELIVER = _table(126, "deliver", "out of the endpoint's port", {ENDPOINT})
+COMMITTED = _table("committed", "what conntrack has remembered", {m.CT_STATE}, "deliver")
+DELIVER = _table("deliver", "out of the endpoint's port", {ENDPOINT})
 
 BY_NUMBER = {table.number: table for table in TABLES}
 TABLE_NAMES = {table.number: table.name for table in TABLES}
-OWN_TABLES = frozenset(range(100, 130))
+OWN_TABLES = frozenset(range(FIRST_OWN, FIRST_OWN + OWN))
 
 
 def is_ours(entry: Flow) -> bool:

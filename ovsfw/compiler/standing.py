@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from ovsfw.compiler import pipeline as p
 from ovsfw.compiler.packets import (
     ARP,
     DHCP_REPLIES,
     DHCP_REQUESTS,
+    FRAGMENT,
     GROUP_ADDRESSED,
     IP,
     IPV6,
+    LATER_FRAGMENT,
     NO_LINK_LAYER,
     PRIORITY_TAGGED,
     TAGGED,
@@ -21,7 +24,7 @@ from ovsfw.compiler.packets import (
 )
 from ovsfw.compiler.pipeline import Priority, Reason, Table, cookie
 from ovsfw.openflow import match as m
-from ovsfw.openflow.action import NORMAL, Action, Ct, Load, Move, Place, whole
+from ovsfw.openflow.action import NORMAL, Action, Ct, CtClear, Load, Move, Place, whole
 from ovsfw.openflow.flow import Flow
 from ovsfw.policy.verdict import (
     ICMPV6_FROM_ENDPOINT,
@@ -43,12 +46,13 @@ def standing_flows() -> Iterator[Flow]:
     yield from _spoof_guard()
     yield from _egress()
     yield from _neighbour_discovery()
-    yield from _state(p.EGRESS_STATE, own=p.EGRESS_OK, other=p.INGRESS_OK, policy=p.EGRESS_POLICY, accept=p.FORWARD)
-    yield from _state(p.INGRESS_STATE, own=p.INGRESS_OK, other=p.EGRESS_OK, policy=p.INGRESS_POLICY, accept=p.COMMIT)
+    yield from _state(EGRESS_SIDE)
+    yield from _state(INGRESS_SIDE)
+    yield from _verdict(EGRESS_SIDE)
+    yield from _verdict(INGRESS_SIDE)
+    yield from _gates()
     yield from _rules(p.EGRESS_RULES, p.EGRESS_RULE, p.EGRESS_RULES_V4, p.EGRESS_RULES_V6)
     yield from _rules(p.INGRESS_RULES, p.INGRESS_RULE, p.INGRESS_RULES_V4, p.INGRESS_RULES_V6)
-    yield _flow(p.EGRESS_VERDICT, Priority.FIRST, (ACCEPTED[p.EGRESS_RULE],), (to(p.FORWARD),), Reason.ACCEPTED)
-    yield _flow(p.INGRESS_VERDICT, Priority.FIRST, (ACCEPTED[p.INGRESS_RULE],), (to(p.COMMIT),), Reason.ACCEPTED)
     yield from _forward()
     yield from _leave()
     yield from _fan_out()
@@ -92,14 +96,17 @@ def _egress() -> Iterator[Flow]:
     for kind in NEIGHBOUR_TYPES:
         yield _flow(p.EGRESS, Priority.SECOND, icmpv6(kind), (to(p.ND_GUARD),), Reason.NEIGHBOUR)
         yield _flow(p.EGRESS, Priority.THIRD, icmpv6(kind, None), (), Reason.SPOOF)
-    yield from _track(p.EGRESS, p.EGRESS_POLICY, p.EGRESS_STATE)
+    yield from _track(EGRESS_SIDE)
 
 
-def _track(table: Table, policy: Table, state: Table) -> Iterator[Flow]:
+def _track(side: Side) -> Iterator[Flow]:
+    """Stateless endpoints go straight to the rules, all others by conntrack."""
     for family in (IP, IPV6):
         stateless = (family, IS_STATELESS)
-        yield _flow(table, Priority.FOURTH, stateless, (to(policy),), Reason.UNTRACKED)
-        yield _flow(table, Priority.FIFTH, (family,), (Ct(p.ZONE, table=state.number),), Reason.TRACK)
+        later = (load(side.rule, p.FRAGMENT_HINT), to(side.verdict))
+        yield _flow(side.entry, Priority.THIRD, (*stateless, LATER_FRAGMENT), later, Reason.FRAGMENT)
+        yield _flow(side.entry, Priority.FOURTH, stateless, (to(side.policy),), Reason.UNTRACKED)
+        yield _flow(side.entry, Priority.SIXTH, (family,), (Ct(p.ZONE, table=side.state.number),), Reason.TRACK)
 
 
 def _neighbour_discovery() -> Iterator[Flow]:
@@ -110,21 +117,92 @@ def _neighbour_discovery() -> Iterator[Flow]:
     yield _flow(p.ND_GUARD, Priority.FIRST, advertisement, (to(p.ND_TARGET),), Reason.NEIGHBOUR)
 
 
-def _state(table: Table, *, own: int, other: int, policy: Table, accept: Table) -> Iterator[Flow]:
+class Side(NamedTuple):
+    """The tables of one side.  `mark` is set when this side's rules accepted a connection that it is the origin of (on
+    egress) or the target of (on ingress); `other` is the mark of the other role."""
+
+    entry: Table
+    state: Table
+    policy: Table
+    verdict: Table
+    gate: Table
+    accept: Table
+    rule: m.Field
+    mark: int
+    other: int
+
+
+EGRESS_SIDE = Side(
+    p.EGRESS,
+    p.EGRESS_STATE,
+    p.EGRESS_POLICY,
+    p.EGRESS_VERDICT,
+    p.EGRESS_GATE,
+    p.FORWARD,
+    p.EGRESS_RULE,
+    p.EGRESS_OK,
+    p.INGRESS_OK,
+)
+INGRESS_SIDE = Side(
+    p.INGRESS,
+    p.INGRESS_STATE,
+    p.INGRESS_POLICY,
+    p.INGRESS_VERDICT,
+    p.INGRESS_GATE,
+    p.COMMIT,
+    p.INGRESS_RULE,
+    p.INGRESS_OK,
+    p.EGRESS_OK,
+)
+
+
+def _state(side: Side) -> Iterator[Flow]:
     """Accepted connections pass without a look at the rules, if it was *this side* that accepted them.
 
     A connection is remembered with the sides that accepted it.  In its original direction a packet needs the mark of
     the side it is at; a reply needs the mark of the other role, because the sender of replies is the responder.
     Without the mark (the endpoint was plugged after the connection began, or the packet passes this switch twice) the
     rules are asked.
+
+    Later fragments, which only the userspace datapath shows, have no ports to ask the rules about.  They skip them, and
+    wait at the gate for the first one, which does not.
     """
+    table = side.state
     yield _flow(table, Priority.BAN, (m.ct_state("+trk+inv"),), (), Reason.INVALID)
     yield _flow(table, Priority.FIRST, (m.ct_state("+trk"), m.CT_MARK(p.BLOCKED, p.BLOCKED)), (), Reason.BLOCKED)
-    for flags, bit in (("-rpl", own), ("+rpl", other)):
+    for flags, bit in (("-rpl", side.mark), ("+rpl", side.other)):
         for kind in ("+est", "+rel"):
             match = (m.ct_state(f"+trk-new{kind}{flags}"), m.CT_MARK(bit, bit))
-            yield _flow(table, Priority.SECOND, match, (to(accept),), Reason.ESTABLISHED)
-    yield _flow(table, Priority.THIRD, (m.ct_state("+trk"),), (to(policy),), Reason.JUDGE)
+            yield _flow(table, Priority.SECOND, match, (to(side.accept),), Reason.ESTABLISHED)
+    skip = (load(side.rule, p.FRAGMENT_HINT), to(side.verdict))
+    for family in (IP, IPV6):
+        yield _flow(table, Priority.THIRD, (family, LATER_FRAGMENT, m.ct_state("+trk")), skip, Reason.FRAGMENT)
+    yield _flow(table, Priority.FOURTH, (m.ct_state("+trk"),), (to(side.policy),), Reason.JUDGE)
+
+
+def _verdict(side: Side) -> Iterator[Flow]:
+    """Fragments go on when all of their datagram have been accepted at this endpoint: conntrack reassembles them."""
+    accepted = ACCEPTED[side.rule]
+    wait = (Ct(p.GATE_ZONE, table=side.gate.number),)
+    for family in (IP, IPV6):
+        yield _flow(side.verdict, Priority.FIRST, (family, FRAGMENT, accepted), wait, Reason.FRAGMENT)
+    yield _flow(side.verdict, Priority.SECOND, (accepted,), (to(side.accept),), Reason.ACCEPTED)
+
+
+def _gates() -> Iterator[Flow]:
+    """What the gate's zone says of the connection means nothing outside it.
+
+    Between two sides that track, "new" stays true: both ask their rules.  A stateless side's fragments are untracked
+    again, unless the other side has a connection to remember.  `-inv` matters: before Open vSwitch 3.4 the userspace
+    datapath let fragments that waited in vain come out as invalid, whoever's packet was being looked at.
+    """
+    whole = m.ct_state("+trk-inv")
+    untrack = (CtClear(), to(p.FORWARD))
+    yield _flow(p.EGRESS_GATE, Priority.FIRST, (whole, IS_STATELESS), untrack, Reason.COMPLETE)
+    yield _flow(p.EGRESS_GATE, Priority.SECOND, (whole,), (to(p.FORWARD),), Reason.COMPLETE)
+    alone = (whole, IS_STATELESS, p.EGRESS_RULE(0))
+    yield _flow(p.INGRESS_GATE, Priority.FIRST, alone, (CtClear(), to(p.COMMIT)), Reason.COMPLETE)
+    yield _flow(p.INGRESS_GATE, Priority.SECOND, (whole,), (to(p.COMMIT),), Reason.COMPLETE)
 
 
 def _rules(table: Table, verdict: m.Field, v4: Table, v6: Table) -> Iterator[Flow]:
@@ -140,9 +218,14 @@ def _forward() -> Iterator[Flow]:
     yield _flow(p.FORWARD, Priority.MISS, (), (to(p.LEAVE),), Reason.LEAVE)
 
 
-def _remember(mark: Load, *labels: tuple[m.Field, Place]) -> Ct:
-    """Commit with the mark and the hints of the rules that accepted."""
-    return Ct(p.ZONE, commit=True, exec=(mark, *(Move(whole(rule), label) for rule, label in labels)))
+def _remember(onward: Table, mark: Load, *labels: tuple[m.Field, Place]) -> tuple[Action, ...]:
+    """Commit with the mark and the hints of the rules that accepted.
+
+    The packet goes on in another table, which looks at its state once more: what comes out of conntrack need not be what
+    went in (see `_gates`).
+    """
+    hints = (Move(whole(rule), label) for rule, label in labels)
+    return (Ct(p.ZONE, commit=True, table=onward.number, exec=(mark, *hints)),)
 
 
 _ONE_WAY = m.ct_state("+trk-rpl")
@@ -154,26 +237,28 @@ _INGRESS_HINT = (p.INGRESS_RULE, p.INGRESS_LABEL)
 
 
 def _leave() -> Iterator[Flow]:
-    remember = _remember(_EGRESS_MARK, _EGRESS_HINT)
+    remember = _remember(p.LEFT, _EGRESS_MARK, _EGRESS_HINT)
     for family in (IP, IPV6):
         match = (family, _ONE_WAY, ACCEPTED[p.EGRESS_RULE])
-        yield _flow(p.LEAVE, Priority.FIRST, match, (remember, NORMAL), Reason.COMMIT)
+        yield _flow(p.LEAVE, Priority.FIRST, match, remember, Reason.COMMIT)
     yield _flow(p.LEAVE, Priority.MISS, (), (NORMAL,), Reason.LEAVE)
+    yield _flow(p.LEFT, Priority.FIRST, (m.ct_state("+trk-inv"),), (NORMAL,), Reason.LEAVE)
 
 
 def _commit() -> Iterator[Flow]:
     """Only what a rule accepted in this pass is written; replies never are."""
     egress, ingress = ACCEPTED[p.EGRESS_RULE], ACCEPTED[p.INGRESS_RULE]
     cases = (
-        (Priority.FIRST, (egress, ingress), _remember(_BOTH_MARKS, _EGRESS_HINT, _INGRESS_HINT)),
-        (Priority.SECOND, (egress,), _remember(_EGRESS_MARK, _EGRESS_HINT)),
-        (Priority.SECOND, (ingress,), _remember(_INGRESS_MARK, _INGRESS_HINT)),
+        (Priority.FIRST, (egress, ingress), _remember(p.COMMITTED, _BOTH_MARKS, _EGRESS_HINT, _INGRESS_HINT)),
+        (Priority.SECOND, (egress,), _remember(p.COMMITTED, _EGRESS_MARK, _EGRESS_HINT)),
+        (Priority.SECOND, (ingress,), _remember(p.COMMITTED, _INGRESS_MARK, _INGRESS_HINT)),
     )
     for priority, terms, remember in cases:
         for family in (IP, IPV6):
             match = (family, _ONE_WAY, *terms)
-            yield _flow(p.COMMIT, priority, match, (remember, to(p.DELIVER)), Reason.COMMIT)
+            yield _flow(p.COMMIT, priority, match, remember, Reason.COMMIT)
     yield _flow(p.COMMIT, Priority.MISS, (), (to(p.DELIVER),), Reason.DELIVER)
+    yield _flow(p.COMMITTED, Priority.FIRST, (m.ct_state("+trk-inv"),), (to(p.DELIVER),), Reason.DELIVER)
 
 
 def _always_delivered() -> Iterator[m.Match]:
@@ -193,13 +278,10 @@ def _fan_out() -> Iterator[Flow]:
 def _ingress() -> Iterator[Flow]:
     for match in _always_delivered():
         yield _flow(p.INGRESS, Priority.FIRST, match, (to(p.DELIVER),), Reason.STANDING)
-    tracked = m.ct_state("+trk")
+    yield from _track(INGRESS_SIDE)
     for family in (IP, IPV6):
-        stateless = (family, IS_STATELESS)
-        yield _flow(p.INGRESS, Priority.SECOND, stateless, (to(p.INGRESS_POLICY),), Reason.UNTRACKED)
-        yield _flow(p.INGRESS, Priority.THIRD, (family, tracked), (to(p.INGRESS_STATE),), Reason.JUDGE)
-        track = (Ct(p.ZONE, table=p.INGRESS_STATE.number),)
-        yield _flow(p.INGRESS, Priority.FOURTH, (family,), track, Reason.TRACK)
+        tracked = (family, m.ct_state("+trk"))
+        yield _flow(p.INGRESS, Priority.FIFTH, tracked, (to(p.INGRESS_STATE),), Reason.JUDGE)
 
 
 _MISS_REASON = {
