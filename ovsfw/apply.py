@@ -89,20 +89,21 @@ async def clear(db: str, bridge: str) -> Change:
     async with opened(db, bridge) as held:
         installed = await read(held.channel)
         nothing = compile_nothing(held.bindings)
-        change = change_between(installed.ours, installed.no_flood, nothing)
+        change = change_between(installed.ours, installed.settings, nothing)
         await carry_out(held.channel, change)
         return change
 
 
 def compile_nothing(bindings: Bindings) -> Program:
     """The program of a bridge that ovsfw has left."""
-    return Program(FlowSet({}), dict.fromkeys((bound.ofport for bound in bindings.endpoints), False))
+    ofports = (bound.ofport for bound in bindings.endpoints)
+    return Program(FlowSet({}), dict.fromkeys(ofports, False), fragment_ports=False)
 
 
 async def _compare(held: Bridge, policy: Policy) -> Comparison:
     program = compile_policy(policy, held.bindings)
     installed = await read(held.channel)
-    change = change_between(installed.ours, installed.no_flood, program)
+    change = change_between(installed.ours, installed.settings, program)
     return Comparison(program, installed, change, tuple(_warnings(held, policy)))
 
 

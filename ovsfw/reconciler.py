@@ -33,18 +33,36 @@ class Switch(Protocol):
     async def set_no_flood(self, ofports: Collection[int], *, on: bool) -> None:
         """Set or clear the flag on some ports."""
 
+    async def shows_fragment_ports(self) -> bool:
+        """Whether flows see the ports of first fragments."""
+
+    async def show_fragment_ports(self, *, on: bool) -> None:
+        """Let them, or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What must hold on a switch beside the flows; it is lost when ovs-vswitchd restarts."""
+
+    no_flood: frozenset[int]
+    fragment_ports: bool
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What one step changes: flows, and ports to take out of flooding or to put back."""
+    """What one step changes: flows, ports to take out of flooding or to put back, and how fragments are shown.
+
+    `fragment_ports` is None when it stays as it is.
+    """
 
     flows: Diff = field(default_factory=Diff)
     close: frozenset[int] = frozenset()
     open: frozenset[int] = frozenset()
+    fragment_ports: bool | None = None
 
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.flows or self.close or self.open)
+        return bool(self.flows or self.close or self.open or self.fragment_ports is not None)
 
     def __str__(self) -> str:
         """`+12 -3 ~1 flows, 2 ports taken out of flooding`."""
@@ -53,25 +71,29 @@ class Change:
             parts.append(f"{len(self.close)} ports taken out of flooding")
         if self.open:
             parts.append(f"{len(self.open)} ports put back into flooding")
+        if self.fragment_ports is not None:
+            parts.append(f"ports of fragments {'shown' if self.fragment_ports else 'hidden'}")
         return ", ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """What the switch holds: our flows, the flows of others, and the ports out of flooding."""
+    """What the switch holds: our flows, the flows of others, and its settings."""
 
     ours: FlowSet
     others: tuple[Flow, ...]
-    no_flood: frozenset[int]
+    settings: Settings
 
 
-def change_between(ours: FlowSet, no_flood: frozenset[int], desired: Program) -> Change:
+def change_between(ours: FlowSet, settings: Settings, desired: Program) -> Change:
     """What must happen; ports that the program does not speak of keep their flag."""
-    wanted = desired.no_flood
+    wanted, present = desired.no_flood, settings.no_flood
+    fragment_ports = None if settings.fragment_ports == desired.fragment_ports else desired.fragment_ports
     return Change(
         diff(ours, desired.flows),
-        close=frozenset(ofport for ofport, on in wanted.items() if on and ofport not in no_flood),
-        open=frozenset(ofport for ofport, on in wanted.items() if not on and ofport in no_flood),
+        close=frozenset(ofport for ofport, on in wanted.items() if on and ofport not in present),
+        open=frozenset(ofport for ofport, on in wanted.items() if not on and ofport in present),
+        fragment_ports=fragment_ports,
     )
 
 
@@ -100,11 +122,11 @@ class Reconciler:
         return change
 
     async def _compare(self, desired: Program) -> Change:
-        """Port flags are asked for every time: a port that was unplugged and plugged again has lost its flag."""
+        """Settings are asked for every time: a port that was unplugged and plugged again has lost its flag."""
         if self._agreed is not None:
-            return change_between(self._agreed.flows, await _no_flood(self._switch), desired)
+            return change_between(self._agreed.flows, await _settings(self._switch), desired)
         installed = await read(self._switch)
-        return change_between(installed.ours, installed.no_flood, desired)
+        return change_between(installed.ours, installed.settings, desired)
 
     def doubt(self) -> None:
         """Somebody changed the switch, or it was restarted: look before the next step."""
@@ -116,17 +138,21 @@ async def read(switch: Switch) -> Installed:
     ours, others = [], []
     for flow in await switch.dump_flows():
         (ours if is_ours(flow) else others).append(flow)
-    return Installed(FlowSet.of(ours), tuple(others), await _no_flood(switch))
+    return Installed(FlowSet.of(ours), tuple(others), await _settings(switch))
 
 
-async def _no_flood(switch: Switch) -> frozenset[int]:
-    return frozenset(ofport for ofport, port in (await switch.ports()).items() if port.no_flood)
+async def _settings(switch: Switch) -> Settings:
+    ports = await switch.ports()
+    no_flood = frozenset(ofport for ofport, port in ports.items() if port.no_flood)
+    return Settings(no_flood, await switch.shows_fragment_ports())
 
 
 async def carry_out(switch: Switch, change: Change) -> None:
     """Do it: close, flows, open."""
     if change.close:
         await switch.set_no_flood(change.close, on=True)
+    if change.fragment_ports is not None:
+        await switch.show_fragment_ports(on=change.fragment_ports)
     if change.flows:
         await switch.apply(change.flows)
     if change.open:

@@ -77,7 +77,7 @@ class DummySwitch:
             await channel.connect(self.switch.rundir / f"{BRIDGE}.mgmt")
             try:
                 installed = await read(channel)
-                change = change_between(installed.ours, installed.no_flood, program)
+                change = change_between(installed.ours, installed.settings, program)
                 await carry_out(channel, change)
                 return change
             finally:

@@ -112,6 +112,8 @@ def _lines(change: Change) -> Iterator[str]:
         yield f"+port {ofport}: no-flood"
     for ofport in sorted(change.open):
         yield f"-port {ofport}: no-flood"
+    if change.fragment_ports is not None:
+        yield f"{'+' if change.fragment_ports else '-'}ports of fragments shown"
 
 
 def _as_json(change: Change) -> dict[str, object]:
@@ -121,4 +123,5 @@ def _as_json(change: Change) -> dict[str, object]:
         "add": [_text(flow) for flow in flows.adds],
         "change": [{"old": _text(old), "new": _text(new)} for old, new in flows.changes],
         "no_flood": {"set": sorted(change.close), "clear": sorted(change.open)},
+        "fragment_ports": change.fragment_ports,
     }

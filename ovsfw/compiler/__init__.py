@@ -25,12 +25,17 @@ from ovsfw.policy.model import Policy, Port
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What the switch should hold: our flows, and for each ofport that has an iface-id, whether the switch's own
-    forwarding (NORMAL) must not flood into it.  Ports that are not named keep the flag they have.
+    """What the switch should hold.
+
+    Our flows; for each ofport that has an iface-id, whether the switch's own
+    forwarding (NORMAL) must not flood into it, and whether flows must see the ports of first fragments.
+
+    Ports that are not named keep the flag they have.
     """
 
     flows: FlowSet
     no_flood: Mapping[int, bool]
+    fragment_ports: bool = True
 
 
 def compile_policy(policy: Policy, bindings: Bindings) -> Program:

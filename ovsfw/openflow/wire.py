@@ -94,6 +94,29 @@ def barrier(xid: int) -> bytes:
     return message(ofproto.OFPT_BARRIER_REQUEST, xid)
 
 
+# Of the switch's configuration flags (OpenFlow 1.4 section 7.3.2), how fragments are handled.  NX_MATCH is Open vSwitch's
+# own (include/openflow/nicira-ext.h): the first fragment keeps its ports, which "normal" hides (ovs-ofctl(8), set-frags).
+_FRAGMENTS, FRAGMENTS_NORMAL, FRAGMENTS_NX_MATCH = 3, 0, 3
+_CONFIG = struct.Struct("!HH")
+
+
+def config_request(xid: int) -> bytes:
+    """Ask for the switch's configuration."""
+    return message(ofproto.OFPT_GET_CONFIG_REQUEST, xid)
+
+
+def fragment_handling(config_reply: Message) -> int:
+    """How the switch handles fragments: one of FRAGMENTS_*, or 1 (drop) or 2 (reassemble).  Raises WireError."""
+    if config_reply.type != ofproto.OFPT_GET_CONFIG_REPLY or len(config_reply.body) < _CONFIG.size:
+        raise WireError("no configuration reply")
+    return int(_CONFIG.unpack_from(config_reply.body)[0]) & _FRAGMENTS
+
+
+def set_config(fragments: int, xid: int) -> bytes:
+    """Set how the switch handles fragments; packets that match nothing are sent to nobody on this connection."""
+    return message(ofproto.OFPT_SET_CONFIG, xid, _CONFIG.pack(fragments, 0))
+
+
 def features_request(xid: int) -> bytes:
     """Ask for what `datapath_id` reads."""
     return message(ofproto.OFPT_FEATURES_REQUEST, xid)

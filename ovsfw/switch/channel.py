@@ -89,6 +89,26 @@ class Channel:
             path = self._connected().path
             await _timed(ports.set_no_flood(path, ofports, on=on), f"{path}: setting no-flood", self._timeout)
 
+    async def shows_fragment_ports(self) -> bool:
+        """Whether flows see the ports of first fragments.  Raises SwitchError."""
+        handling = await self._ask(_fragment_handling, "reading the configuration")
+        return handling == wire.FRAGMENTS_NX_MATCH
+
+    async def show_fragment_ports(self, *, on: bool) -> None:
+        """Let flows see the ports of first fragments, or go back to the default.  Raises SwitchError.
+
+        Like NO_FLOOD, this is lost when ovs-vswitchd restarts.
+        """
+        wanted = wire.FRAGMENTS_NX_MATCH if on else wire.FRAGMENTS_NORMAL
+
+        async def set_and_look(connection: Connection) -> int:
+            await connection.send([wire.set_config(wanted, connection.xids())])
+            # The switch answers nothing when all is well, so look.
+            return await _fragment_handling(connection)
+
+        if await self._ask(set_and_look, "setting the configuration") != wanted:
+            raise SwitchError("the switch did not take the setting of fragments; try: ovs-ofctl set-frags BRIDGE nx-match")
+
     def _connected(self) -> Connection:
         if self._connection is None:
             raise SwitchError("not connected to a bridge")
@@ -124,6 +144,12 @@ async def _flows(connection: Connection, parse: Callable[[wire.Message], Iterabl
         found.extend(parse(reply))
         more = wire.has_more(reply)
     return found
+
+
+async def _fragment_handling(connection: Connection) -> int:
+    xid = connection.xids()
+    await connection.send([wire.config_request(xid)])
+    return wire.fragment_handling(await connection.reply(xid))
 
 
 async def _bundle(connection: Connection, diff: Diff) -> None:
