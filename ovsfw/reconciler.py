@@ -135,7 +135,8 @@ class Reconciler:
 
 async def read(switch: Switch) -> Installed:
     """What a switch holds now."""
-    ours, others = [], []
+    ours: list[Flow] = []
+    others: list[Flow] = []
     for flow in await switch.dump_flows():
         (ours if is_ours(flow) else others).append(flow)
     return Installed(FlowSet.of(ours), tuple(others), await _settings(switch))

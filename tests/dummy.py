@@ -56,7 +56,8 @@ class DummySwitch:
         """Some commands at once, over a connection that stays open: thousands are needed."""
         requests = ({"method": command, "params": args, "id": 0} for command, args in commands)
         self._control.sendall("".join(map(json.dumps, requests)).encode())
-        answers, text = [], ""
+        answers: list[str] = []
+        text = ""
         while len(answers) < len(commands):
             text += self._control.recv(1 << 16).decode()
             while text:

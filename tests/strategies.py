@@ -105,7 +105,7 @@ def address_group(draw: st.DrawFn, name: str) -> AddressGroup:
 
 @st.composite
 def ports(draw: st.DrawFn, number: int, groups: list[SecurityGroup]) -> Port:
-    """A port; its groups are all stateful or all stateless, and without port security it has neither groups nor pairs."""
+    """A port; its groups are all stateful or all stateless; without port security it has neither groups nor pairs."""
     kind = draw(st.sampled_from((True, True, True, False)))
     fitting = [group.id for group in groups if group.stateful is kind]
     names = tuple(sorted(draw(st.lists(st.sampled_from(fitting), max_size=3, unique=True)))) if fitting else ()

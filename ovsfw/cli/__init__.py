@@ -9,11 +9,12 @@ import argparse
 import os
 import sys
 
+import ovsfw.cli.check as checking
 from ovsfw import __version__
-from ovsfw.cli import bridge, check, compiling, lab
+from ovsfw.cli import bridge, compiling, lab
 from ovsfw.errors import OvsfwError
 
-FAMILIES = (check, compiling, bridge, lab)
+FAMILIES = (checking, compiling, bridge, lab)
 
 
 def parser() -> argparse.ArgumentParser:

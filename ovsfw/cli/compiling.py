@@ -27,9 +27,9 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
         "compile",
         help=ABOUT,
         description=f"{ABOUT[0].upper()}{ABOUT[1:]}.  The text can be loaded by `ovs-ofctl -O OpenFlow14 add-flows`.",
-        epilog="Without a switch nobody knows which ports are on this host, nor their OpenFlow numbers and VLANs: every "
-        "port is taken to be here, numbered from 1 in the order of port ids, and each network_id gets a VLAN from 1 up "
-        "in order of name (no network_id: untagged).",
+        epilog="Without a switch nobody knows which ports are on this host, nor their OpenFlow numbers and VLANs: "
+        "every port is taken to be here, numbered from 1 in the order of port ids, and each network_id gets a VLAN "
+        "from 1 up in order of name (no network_id: untagged).",
     )
     add_policy(command)
     command.add_argument(

@@ -9,28 +9,28 @@ is given.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Set
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import partial
 
 from ovsfw.compiler.bindings import Binding, Bindings, Uplink, VlanMode
 from ovsfw.compiler.endpoints import endpoint_flows, endpoint_value, network_of, unknown_port
 from ovsfw.compiler.groups import group_flows
 from ovsfw.compiler.ids import number, remote_name
 from ovsfw.compiler.networks import Member, network_flows, uplink_flows
-from ovsfw.compiler.remotes import member_flow, members, referenced
+from ovsfw.compiler.remotes import member_flows, members, referenced
 from ovsfw.compiler.standing import standing_flows
 from ovsfw.openflow.flow import DuplicateFlowError, Flow, FlowSet, Key, Part, Value
-from ovsfw.policy.model import Policy, Port
+from ovsfw.policy.model import Policy, Port, RemoteAddressGroup, RemoteGroup, SecurityGroup
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
     """What the switch should hold.
 
-    Our flows; for each ofport that has an iface-id, whether the switch's own
-    forwarding (NORMAL) must not flood into it, and whether flows must see the ports of first fragments.
-
-    Ports that are not named keep the flag they have.
+    Our flows; for each ofport that has an iface-id, whether the switch's own forwarding (NORMAL) must not flood into it
+    (ports that are not named keep the flag they have); and whether flows must see the ports of first fragments.
     """
 
     flows: FlowSet
@@ -73,7 +73,7 @@ class Compiler:
         return Program(flows, {bound.ofport: bound.port_id not in unfiltered for bound in bindings.endpoints})
 
     def _unit(self, name: Hashable, inputs: object, build: Callable[[], Iterable[Flow]]) -> None:
-        """Take a unit from the cache, or build it."""
+        """Take a unit from the cache, or build it at once."""
         known = self._units.get(name)
         if known is None or known[0] != inputs:
             known = (inputs, _part(build()))
@@ -84,23 +84,14 @@ class Compiler:
         for binding, port in here:
             stateless = policy.is_stateless(port)
             mine = {name: groups[name] for name in port.security_groups}
-
-            def build(
-                binding: Binding = binding, port: Port = port, mine: dict[str, int] = mine, stateless: bool = stateless
-            ) -> Iterable[Flow]:
-                return endpoint_flows(binding, port, mine, stateless=stateless)
-
+            build = partial(endpoint_flows, binding, port, mine, stateless=stateless)
             self._unit(("endpoint", binding.ofport), (binding, port, mine, stateless), build)
             value = endpoint_value(binding, stateless=stateless)
             member = Member(binding.ofport, value, port.macs, port.security_groups)
             networks[network_of(binding.vlan)].append(member)
         for network, inside in networks.items():
-
-            def build_network(network: int = network, inside: list[Member] = inside) -> Iterable[Flow]:
-                return network_flows(network, inside, groups)
-
             mine = {name: groups[name] for member in inside for name in member.groups}
-            self._unit(("network", network), (inside, mine), build_network)
+            self._unit(("network", network), (inside, mine), partial(network_flows, network, inside, mine))
 
     def _rules(self, policy: Policy, names: list[str], groups: Mapping[str, int]) -> None:
         """The groups that endpoints of this host have, and the remote sets that their rules refer to."""
@@ -110,30 +101,26 @@ class Compiler:
         hints = number(rule.id for group in policy.security_groups.values() for rule in group.rules)
         for group in local:
             mine = {rule.id: hints[rule.id] for rule in group.rules}
-            numbers = {name: sets[name] for name in map(remote_name, _remotes(group.rules))}
-            inputs = (group, groups[group.id], mine, numbers)
-            self._unit(
-                ("group", group.id), inputs, lambda group=group: group_flows(group, groups[group.id], sets, hints)
-            )
+            numbers = {name: sets[name] for name in _set_names(group)}
+            inputs = (group, groups[group.id], numbers, mine)
+            self._unit(("group", group.id), inputs, partial(group_flows, *inputs))
         for place, remotes in needed.items():
             found = members(policy, remotes, sets)
             inside = {prefix: numbers for prefix, numbers in found.items() if prefix.family is place[1]}
-            self._unit(
-                ("members", place),
-                inside,
-                lambda place=place, inside=inside: (member_flow(place, *entry) for entry in inside.items()),
-            )
+            self._unit(("members", place), inside, partial(member_flows, place, inside))
 
 
-def _outside(bindings: Bindings, unfiltered: Set[str]) -> tuple[Uplink, ...]:
+def _outside(bindings: Bindings, unfiltered: AbstractSet[str]) -> tuple[Uplink, ...]:
     """Uplinks, and endpoints without port security: to the filter they are ports like any other."""
     ports = (bound for bound in bindings.endpoints if bound.port_id in unfiltered)
     access = (Uplink(bound.ofport, VlanMode.ACCESS if bound.vlan else VlanMode.TRUNK, bound.vlan) for bound in ports)
     return (*bindings.uplinks, *access)
 
 
-def _remotes(rules: Iterable[object]) -> Iterable[object]:
-    return (rule.remote for rule in rules if hasattr(getattr(rule, "remote", None), "id"))
+def _set_names(group: SecurityGroup) -> set[str]:
+    return {
+        remote_name(rule.remote) for rule in group.rules if isinstance(rule.remote, RemoteGroup | RemoteAddressGroup)
+    }
 
 
 def _part(flows: Iterable[Flow]) -> dict[Key, Value]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ovsfw.compiler import pipeline as p
 from ovsfw.openflow import match as m
 from ovsfw.openflow.action import VLAN_TCI, Load, Resubmit, whole
-from ovsfw.compiler import pipeline as p
 from ovsfw.policy.model import Family, Prefix
 from ovsfw.policy.verdict import DHCP_CLIENT, DHCP_SERVER, ICMPV6, UDP, Ports
 

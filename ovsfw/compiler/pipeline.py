@@ -155,6 +155,7 @@ class Priority(IntEnum):
     FOURTH = 100
     FIFTH = 50
     SIXTH = 25
+    SEVENTH = 12
     MISS = 0
 
 

@@ -7,7 +7,7 @@ priority there can be only one flow with its match.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from ovsfw.compiler.groups import RULE_TABLE, clause, remote_field
 from ovsfw.compiler.ids import remote_name
@@ -60,7 +60,9 @@ def members(
     return {prefix: tuple(sorted(numbers)) for prefix, numbers in found.items()}
 
 
-def member_flow(place: Place, prefix: Prefix, numbers: Sets) -> Flow:
-    """One address in one table."""
-    match = (IP_OF[prefix.family], *prefix_terms(remote_field(*place), prefix))
-    return clause(RULE_TABLE[place], match, numbers, 1, _WHY)
+def member_flows(place: Place, found: Mapping[Prefix, Sets]) -> Iterator[Flow]:
+    """Every address in one table; all of the place's family."""
+    field = remote_field(*place)
+    for prefix, numbers in found.items():
+        match = (IP_OF[prefix.family], *prefix_terms(field, prefix))
+        yield clause(RULE_TABLE[place], match, numbers, 1, _WHY)

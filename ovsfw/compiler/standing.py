@@ -104,9 +104,9 @@ def _track(side: Side) -> Iterator[Flow]:
     for family in (IP, IPV6):
         stateless = (family, IS_STATELESS)
         later = (load(side.rule, p.FRAGMENT_HINT), to(side.verdict))
-        yield _flow(side.entry, Priority.THIRD, (*stateless, LATER_FRAGMENT), later, Reason.FRAGMENT)
-        yield _flow(side.entry, Priority.FOURTH, stateless, (to(side.policy),), Reason.UNTRACKED)
-        yield _flow(side.entry, Priority.SIXTH, (family,), (Ct(p.ZONE, table=side.state.number),), Reason.TRACK)
+        yield _flow(side.entry, Priority.FOURTH, (*stateless, LATER_FRAGMENT), later, Reason.FRAGMENT)
+        yield _flow(side.entry, Priority.FIFTH, stateless, (to(side.policy),), Reason.UNTRACKED)
+        yield _flow(side.entry, Priority.SEVENTH, (family,), (Ct(p.ZONE, table=side.state.number),), Reason.TRACK)
 
 
 def _neighbour_discovery() -> Iterator[Flow]:
@@ -118,8 +118,11 @@ def _neighbour_discovery() -> Iterator[Flow]:
 
 
 class Side(NamedTuple):
-    """The tables of one side.  `mark` is set when this side's rules accepted a connection that it is the origin of (on
-    egress) or the target of (on ingress); `other` is the mark of the other role."""
+    """The tables of one side.
+
+    `mark` is set when this side's rules accepted a connection that it is the origin of (on egress) or the target of (on
+    ingress); `other` is the mark of the other role.
+    """
 
     entry: Table
     state: Table
@@ -221,8 +224,8 @@ def _forward() -> Iterator[Flow]:
 def _remember(onward: Table, mark: Load, *labels: tuple[m.Field, Place]) -> tuple[Action, ...]:
     """Commit with the mark and the hints of the rules that accepted.
 
-    The packet goes on in another table, which looks at its state once more: what comes out of conntrack need not be what
-    went in (see `_gates`).
+    The packet goes on in another table, which looks at its state once more: what comes out of conntrack need not be
+    what went in (see `_gates`).
     """
     hints = (Move(whole(rule), label) for rule, label in labels)
     return (Ct(p.ZONE, commit=True, table=onward.number, exec=(mark, *hints)),)
@@ -251,7 +254,7 @@ def _commit() -> Iterator[Flow]:
     cases = (
         (Priority.FIRST, (egress, ingress), _remember(p.COMMITTED, _BOTH_MARKS, _EGRESS_HINT, _INGRESS_HINT)),
         (Priority.SECOND, (egress,), _remember(p.COMMITTED, _EGRESS_MARK, _EGRESS_HINT)),
-        (Priority.SECOND, (ingress,), _remember(p.COMMITTED, _INGRESS_MARK, _INGRESS_HINT)),
+        (Priority.THIRD, (ingress,), _remember(p.COMMITTED, _INGRESS_MARK, _INGRESS_HINT)),
     )
     for priority, terms, remember in cases:
         for family in (IP, IPV6):
@@ -281,7 +284,7 @@ def _ingress() -> Iterator[Flow]:
     yield from _track(INGRESS_SIDE)
     for family in (IP, IPV6):
         tracked = (family, m.ct_state("+trk"))
-        yield _flow(p.INGRESS, Priority.FIFTH, tracked, (to(p.INGRESS_STATE),), Reason.JUDGE)
+        yield _flow(p.INGRESS, Priority.SIXTH, tracked, (to(p.INGRESS_STATE),), Reason.JUDGE)
 
 
 _MISS_REASON = {

@@ -94,8 +94,9 @@ def barrier(xid: int) -> bytes:
     return message(ofproto.OFPT_BARRIER_REQUEST, xid)
 
 
-# Of the switch's configuration flags (OpenFlow 1.4 section 7.3.2), how fragments are handled.  NX_MATCH is Open vSwitch's
-# own (include/openflow/nicira-ext.h): the first fragment keeps its ports, which "normal" hides (ovs-ofctl(8), set-frags).
+# Of the switch's configuration flags (OpenFlow 1.4 section 7.3.2), how fragments are handled.  NX_MATCH is Open
+# vSwitch's own (include/openflow/nicira-ext.h): the first fragment keeps its ports, which "normal" hides (ovs-ofctl(8),
+# set-frags).
 _FRAGMENTS, FRAGMENTS_NORMAL, FRAGMENTS_NX_MATCH = 3, 0, 3
 _CONFIG = struct.Struct("!HH")
 

@@ -79,7 +79,7 @@ class Prefix(NamedTuple):
 
     def __str__(self) -> str:
         """`10.0.0.1` for one address, `10.0.0.0/24` for more."""
-        address = str(netaddr.IPAddress(self.value, self.family))
+        address = str(netaddr.IPAddress(self.value, 4 if self.family is Family.IPV4 else 6))
         return address if self.is_host else f"{address}/{self.length}"
 
 

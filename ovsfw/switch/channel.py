@@ -107,7 +107,9 @@ class Channel:
             return await _fragment_handling(connection)
 
         if await self._ask(set_and_look, "setting the configuration") != wanted:
-            raise SwitchError("the switch did not take the setting of fragments; try: ovs-ofctl set-frags BRIDGE nx-match")
+            raise SwitchError(
+                "the switch did not take how fragments are to be shown; is another controller setting it?"
+            )
 
     def _connected(self) -> Connection:
         if self._connection is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, event, given, settings
@@ -23,8 +22,8 @@ EXAMPLES = int(os.environ.get("OVSFW_EXAMPLES", "60"))
 
 
 @pytest.fixture(scope="module")
-def switch(dummy_ovs: PrivateSwitch) -> Iterator[DummySwitch]:
-    yield DummySwitch(dummy_ovs, (1, 2, 3, 4, 5, 50, UPLINK))
+def switch(dummy_ovs: PrivateSwitch) -> DummySwitch:
+    return DummySwitch(dummy_ovs, (1, 2, 3, 4, 5, 50, UPLINK))
 
 
 class Host:
@@ -109,8 +108,9 @@ def converse(host: Host, connection: Connection) -> None:
 def answer_allowed(host: Host, back: Connection) -> bool:
     """An answer needs no rule, but on a stateless side, where it is judged like any packet; it never may be spoofed."""
     said = verdict(host.policy, back)
-    if host.place(back.sender) != UPLINK and back.sender and host.policy.ports[back.sender].port_security:
-        if not owns(host.policy.ports[back.sender], back.source):
+    if host.place(back.sender) != UPLINK and back.sender:
+        port = host.policy.ports[back.sender]
+        if port.port_security and not owns(port, back.source):
             return False
     sides = ((back.sender, said.egress), (back.receiver, said.ingress))
     return all(judgement.allowed for name, judgement in sides if is_stateless(host, name))

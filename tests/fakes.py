@@ -1,0 +1,52 @@
+"""A switch in memory: bundles apply whole or not at all.  It knows keys and values, not packets."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from ovsfw.errors import SwitchError
+from ovsfw.openflow.diff import Diff
+from ovsfw.openflow.flow import Flow, Key, Value
+from ovsfw.openflow.port import NO_FLOOD, SwitchPort
+
+
+class FakeSwitch:
+    """`fail_next` makes the next bundle fail: "before" it is applied, or "after", when only the answer is lost."""
+
+    def __init__(self, flows: Iterable[Flow] = (), ofports: Iterable[int] = range(1, 100)) -> None:
+        self.flows: dict[Key, Value] = dict(flows)
+        self.flagged: dict[int, bool] = dict.fromkeys(ofports, False)
+        self.fragments = False
+        self.fail_next = ""
+        self.bundles = 0
+        self.dumps = 0
+
+    async def dump_flows(self) -> Iterable[Flow]:
+        self.dumps += 1
+        return [Flow(key, value) for key, value in self.flows.items()]
+
+    async def ports(self) -> Mapping[int, SwitchPort]:
+        return {
+            ofport: SwitchPort(ofport, f"p{ofport}", "", NO_FLOOD if on else 0) for ofport, on in self.flagged.items()
+        }
+
+    async def set_no_flood(self, ofports: Collection[int], *, on: bool) -> None:
+        self.flagged.update({ofport: on for ofport in ofports if ofport in self.flagged})
+
+    async def shows_fragment_ports(self) -> bool:
+        return self.fragments
+
+    async def show_fragment_ports(self, *, on: bool) -> None:
+        self.fragments = on
+
+    async def apply(self, change: Diff) -> None:
+        failing, self.fail_next = self.fail_next, ""
+        if failing == "before":
+            raise SwitchError("refused")
+        self.bundles += 1
+        for flow in change.deletes:
+            del self.flows[flow.key]
+        for key, value in (*change.adds, *(new for _, new in change.changes)):
+            self.flows[key] = value
+        if failing == "after":
+            raise SwitchError("no answer")
