@@ -21,9 +21,9 @@ GROUP_ADDRESSED = m.ETH_DST(1 << 40, 1 << 40)
 # Writing the whole TCI works on tagged and untagged packets alike; pop_vlan would have to match the tag first.
 UNTAG = Load(whole(VLAN_TCI), 0)
 NO_LINK_LAYER = 0
-# Bits of nw_frag (ovs-fields(7)): part of a fragmented datagram; not its first part.
+# Bits of nw_frag (ovs-fields(7)): part of a fragmented datagram, and, not its first part.
 FRAGMENT = m.IP_FRAG(1, 1)
-LATER_FRAGMENT = m.IP_FRAG(2, 2)
+LATER_FRAGMENT = m.IP_FRAG(3)
 
 
 def prefix_terms(field: m.Field, prefix: Prefix) -> m.Match:
