@@ -88,11 +88,16 @@ def read_port(text: str) -> int:
     return _PORT_NUMBERS[text] if text in _PORT_NUMBERS else int(text, 0)
 
 
+def _action_bits(field: Field) -> int:
+    """How wide a field is to actions: of vlan_vid they see the VLAN alone, matches also whether there is a tag."""
+    return 12 if field is m.VLAN_VID else field.bits
+
+
 def write_place(place: Place) -> str:
     """`NXM_NX_REG0[0..15]`, `NXM_NX_REG0[3]`, or `NXM_NX_REG0[]` for all of it."""
     field, first, length = place
     name = _OLD_NAMES.get(field, field.name)
-    if length == field.bits:
+    if length == _action_bits(field):
         return f"{name}[]"
     return f"{name}[{first}]" if length == 1 else f"{name}[{first}..{first + length - 1}]"
 
@@ -104,7 +109,7 @@ def read_place(text: str) -> Place:
         raise ValueError(f"no part of a field: {text}")
     field = _BY_ANY_NAME[found[1]]
     if found[2] is None:
-        return Place(field, 0, field.bits)
+        return Place(field, 0, _action_bits(field))
     first = int(found[2])
     return Place(field, first, int(found[3] or first) - first + 1)
 
