@@ -7,6 +7,7 @@ wrong; nothing below them checks again.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
@@ -223,12 +224,16 @@ def member_addresses(port: Port) -> Iterator[Prefix]:
             yield pair.prefix
 
 
+_MAC = re.compile(r"([0-9a-f]{2}([:-])([0-9a-f]{2}\2){4}[0-9a-f]{2})|([0-9a-f]{4}\.){2}[0-9a-f]{4}", re.IGNORECASE)
+
+
 def parse_mac(text: str) -> int:
     """Read `52:54:00:00:00:01` (also with dashes, or Cisco's dots).  Raises ValueError for anything else, and for 0.
 
     Multicast addresses are refused too: no host may send from one (IEEE 802.3 section 3.2.3).
     """
-    if not netaddr.valid_mac(text):
+    # netaddr also takes short forms, among them 52:54:00 for 00:52:00:54:00:00, which nobody means.
+    if not _MAC.fullmatch(text):
         raise ValueError(f"{text!r} is not a MAC address")
     mac = int(netaddr.EUI(text, version=48))
     if mac == 0 or mac >> 40 & 1:
