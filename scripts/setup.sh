@@ -6,6 +6,8 @@ PYTHON=${PYTHON:-python3}
 BUILD=.build
 VENV=$BUILD/venv
 POLICY_RC_D=/usr/sbin/policy-rc.d
+# Programs that are wanted too, each in a package of its name.
+TOOLS=()
 
 die() {
     echo "${0##*/}: $*" >&2
@@ -28,6 +30,10 @@ missing_packages() {
     command -v ip > /dev/null || echo iproute2
     command -v ethtool > /dev/null || echo ethtool
     "$PYTHON" -c 'import ensurepip, venv' 2> /dev/null || echo python3-venv
+    local tool
+    for tool in "${TOOLS[@]}"; do
+        command -v "$tool" > /dev/null || echo "$tool"
+    done
 }
 
 install_packages() {
