@@ -18,6 +18,7 @@ from ovsfw.cli.options import add_format
 from ovsfw.errors import ConfigError
 from ovsfw.lab import demo, show
 from ovsfw.lab.matrix import measure
+from ovsfw.lab.shapes import SHAPES, shape
 from ovsfw.lab.topology import DEFAULT_NAME, down, find, make_place, namespace, up
 from ovsfw.sources.file import read_policy
 
@@ -38,7 +39,7 @@ def add(subparsers: Any) -> None:  # noqa: ANN401 - argparse's type is private
     """Register the commands."""
     lab = subparsers.add_parser(
         "lab",
-        help="VMs as network namespaces on this machine: up, matrix, exec, demo, down",
+        help="VMs as network namespaces on this machine: up, matrix, exec, demo, shape, down",
         description="Network namespaces stand for VMs, on a private Open vSwitch.  Nothing else on the machine is "
         "touched.  Needs root.",
         epilog=_EPILOG,
@@ -63,7 +64,18 @@ def add(subparsers: Any) -> None:  # noqa: ANN401 - argparse's type is private
     command = _command(commands, "demo", run_demo, about, name="demo")
     _add_policy(command, "default: a shop in three tiers")
 
+    about = "print a policy of known size, to see how flows grow (ports named local-* are meant to be on this host)"
+    command = commands.add_parser("shape", help=about, description=f"{about[0].upper()}{about[1:]}.")
+    command.add_argument("shape", metavar="SHAPE", choices=sorted(SHAPES), help=f"one of {', '.join(SHAPES)}")
+    command.set_defaults(run=run_shape)
+
     _command(commands, "down", run_down, "remove the lab, or what is left of one; nothing to remove is fine")
+
+
+def run_shape(args: argparse.Namespace) -> int:
+    """Print a generated policy."""
+    print(json.dumps(shape(args.shape), indent=1))
+    return 0
 
 
 def _command(
