@@ -112,9 +112,10 @@ def test_a_lost_connection_forgets_nothing_and_comes_back(ovs: PrivateSwitch) ->
 
     async def run() -> None:
         async with connected(ovs) as ovsdb:
-            ovs.appctl("-t", "ovsdb-server", "ovsdb-server/reconnect")
-            await asyncio.to_thread(ovs.vsctl, "set", "interface", "vm1", "external_ids:iface-id=b")
             seen = [ovsdb.snapshot("br-int").endpoints]
+            ovs.appctl("-t", "ovsdb-server", "ovsdb-server/reconnect")
+            # The loop stands still meanwhile, so this comes after the connection is gone.
+            ovs.vsctl("set", "interface", "vm1", "external_ids:iface-id=b")
             while seen[-1] != (Binding("b", 4),):
                 ovsdb.changed.clear()
                 await asyncio.wait_for(ovsdb.changed.wait(), 20)
