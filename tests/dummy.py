@@ -72,6 +72,12 @@ class DummySwitch:
 
     def program(self, program: Program) -> Change:
         """Make the switch hold a program; forget all connections."""
+        change = self.keep_connections(program)
+        self.forget()
+        return change
+
+    def keep_connections(self, program: Program) -> Change:
+        """Make the switch hold a program, and let connections be."""
 
         async def install() -> Change:
             channel = Channel()
@@ -85,7 +91,7 @@ class DummySwitch:
                 channel.close()
 
         change = asyncio.run(install())
-        self.forget()
+        self.call("revalidator/purge")
         return change
 
     def tag(self, ofports: Iterable[int], vlan: int) -> None:

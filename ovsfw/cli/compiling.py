@@ -11,6 +11,7 @@ from typing import Any
 
 from ovsfw.cli.options import add_format, add_policy
 from ovsfw.compiler import Binding, Bindings, Program, compile_policy
+from ovsfw.compiler.bindings import Uplink
 from ovsfw.compiler.pipeline import BY_NUMBER, TABLE_NAMES
 from ovsfw.compiler.stats import Stats, stats
 from ovsfw.errors import ConfigError
@@ -29,7 +30,7 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
         description=f"{ABOUT[0].upper()}{ABOUT[1:]}.  The text can be loaded by `ovs-ofctl -O OpenFlow14 add-flows`.",
         epilog="Without a switch nobody knows which ports are on this host, nor their OpenFlow numbers and VLANs: "
         "every port is taken to be here, numbered from 1 in the order of port ids, and each network_id gets a VLAN "
-        "from 1 up in order of name (no network_id: untagged).",
+        "from 1 up in order of name (no network_id: untagged); one more port is a trunk to the outside.",
     )
     add_policy(command)
     command.add_argument(
@@ -64,15 +65,17 @@ def assume(policy: Policy, local: str = "*") -> Bindings:
         raise ConfigError(f"--local {local}: no port of the policy has such an id")
     networks = sorted({port.network_id for port in policy.ports.values() if port.network_id is not None})
     vlans: dict[str | None, int] = {name: vlan for vlan, name in enumerate(networks, 1)}
-    return Bindings(
-        tuple(Binding(name, ofport, vlans.get(policy.ports[name].network_id, 0)) for ofport, name in enumerate(here, 1))
-    )
+    numbered = enumerate(here, 1)
+    bound = tuple(Binding(name, ofport, vlans.get(policy.ports[name].network_id, 0)) for ofport, name in numbered)
+    return Bindings(bound, (Uplink(len(here) + 1),))
 
 
 def _lines(bindings: Bindings, program: Program, *, names: bool) -> Iterator[str]:
     for bound in bindings.endpoints:
         vlan = f" VLAN {bound.vlan}" if bound.vlan else ""
         yield f"# port {bound.port_id}: assumed to be OpenFlow port {bound.ofport}{vlan}"
+    for uplink in bindings.uplinks:
+        yield f"# uplink: assumed to be OpenFlow port {uplink.ofport}"
     for number, flows in groupby(program.flows.flows(), key=lambda flow: flow.table):
         table = BY_NUMBER[number]
         yield f"# table {number} {table.name}: {table.about}"

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ovsfw.compiler import pipeline as p
 from ovsfw.compiler.bindings import Uplink, VlanMode
 from ovsfw.compiler.endpoints import judge_for, look_up, network_of
-from ovsfw.compiler.packets import IP, IPV6, PRIORITY_TAGGED, TAGGED, UNTAG, load, to
+from ovsfw.compiler.packets import IP, IPV6, PRIORITY_TAGGED, UNTAG, load, to
 from ovsfw.compiler.pipeline import Priority, Reason, Table, cookie
 from ovsfw.compiler.standing import ACCEPTED
 from ovsfw.openflow import match as m
@@ -106,14 +106,14 @@ def _pages(here: m.Term, costs: Mapping[int, int], why: int) -> Iterator[Flow]:
 
 
 def uplink_flows(uplink: Uplink) -> Iterator[Flow]:
-    """A port with a tag: what it brings untagged is in that VLAN (vswitchd.conf.db(5), Port:vlan_mode)."""
+    """A port outside the filter, by how it reads VLAN tags (vswitchd.conf.db(5), Port:vlan_mode)."""
     came = m.IN_PORT(uplink.ofport)
     why = cookie(Reason.UPLINK, uplink.ofport)
-    enter = (load(p.NETWORK, network_of(uplink.vlan)), to(p.FORWARD))
-    if uplink.mode is VlanMode.TRUNK:
-        return
+    if uplink.mode is not VlanMode.TRUNK:
+        enter = (load(p.NETWORK, network_of(uplink.vlan)), to(p.FORWARD))
+        for untagged in (PRIORITY_TAGGED, m.VLAN_VID(0)):
+            yield p.CLASSIFY.flow(Priority.HOOK_UNTAGGED, (came, untagged), enter, why)
     if uplink.mode is VlanMode.ACCESS:
-        banned = (came, TAGGED)
-        yield p.CLASSIFY.flow(Priority.HOOK_ACCESS, banned, (), cookie(Reason.UPLINK_TAGGED, uplink.ofport))
-    for match in ((came, PRIORITY_TAGGED), (came, m.VLAN_VID(0))):
-        yield p.CLASSIFY.flow(Priority.HOOK_BAN, match, enter, why)
+        yield p.CLASSIFY.flow(Priority.HOOK_PORT, (came,), (), cookie(Reason.UPLINK_TAGGED, uplink.ofport))
+    else:
+        yield p.CLASSIFY.flow(Priority.HOOK_PORT, (came,), (to(p.UPLINK),), why)

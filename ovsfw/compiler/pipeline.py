@@ -72,7 +72,7 @@ class Reason(Enum):
     """Why a flow exists, when it is not a rule; the text is what people are told."""
 
     CLASSIFY = 1, "packets of this endpoint are filtered"
-    UNKNOWN_PORT = 2, "a port that no policy knows passes nothing"
+    UNKNOWN_PORT = 2, "a port that no policy knows, or that nobody has looked at yet, passes nothing"
     UPLINK = 3, "packets from outside are forwarded to the endpoint they are for"
     UPLINK_TAGGED = 4, "an access port carries no tagged packets"
     SOURCE = 5, "an endpoint sends from its own MAC and IP address"
@@ -141,11 +141,8 @@ class Priority(IntEnum):
     """Every priority there is, highest first within its table."""
 
     # In the hook table, which may be shared: a band of its own.
+    HOOK_UNTAGGED = 1040
     HOOK_PORT = 1030
-    HOOK_BAN = 1020
-    HOOK_ACCESS = 1010
-    HOOK_PRIORITY_TAG = 1003
-    HOOK_TAG = 1002
     HOOK_ANY = 1001
     # Elsewhere.
     BAN = 500
@@ -225,8 +222,10 @@ CLASSIFY = _table(
     "who sent it: an endpoint, a port that no policy knows, or the world outside",
     {m.IN_PORT, m.VLAN_VID},
     "spoof_guard",
+    "uplink",
     "forward",
 )
+UPLINK = _table("uplink", "which network a packet from outside is in, by its tag", {m.VLAN_VID}, "forward")
 SPOOF_GUARD = _table(
     "spoof_guard",
     "an endpoint sends only as itself",

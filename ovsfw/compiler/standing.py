@@ -43,6 +43,7 @@ NEIGHBOUR_TYPES = (NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT)
 def standing_flows() -> Iterator[Flow]:
     """All of them."""
     yield from _classify()
+    yield from _uplink()
     yield from _spoof_guard()
     yield from _egress()
     yield from _neighbour_discovery()
@@ -66,13 +67,18 @@ def _flow(table: Table, priority: Priority, match: m.Match, actions: tuple[Actio
 
 
 def _classify() -> Iterator[Flow]:
-    """What comes in by a trunk port is in the network of its tag; ports with a tag have flows of their own."""
+    """Every port has a flow of its own; what comes from any other has not been looked at yet and is dropped."""
+    yield _flow(p.CLASSIFY, Priority.HOOK_ANY, (), (), Reason.UNKNOWN_PORT)
+
+
+def _uplink() -> Iterator[Flow]:
+    """What comes in by a trunk port is in the network of its tag."""
     vlan = Move(Place(m.VLAN_VID, 0, 12), Place(p.NETWORK, 0, 12))
     untagged = (load(p.NETWORK, p.UNTAGGED), to(p.FORWARD))
     tagged = (load(p.NETWORK, 0), vlan, to(p.FORWARD))
-    yield _flow(p.CLASSIFY, Priority.HOOK_PRIORITY_TAG, (PRIORITY_TAGGED,), untagged, Reason.UPLINK)
-    yield _flow(p.CLASSIFY, Priority.HOOK_TAG, (TAGGED,), tagged, Reason.UPLINK)
-    yield _flow(p.CLASSIFY, Priority.HOOK_ANY, (), untagged, Reason.UPLINK)
+    yield _flow(p.UPLINK, Priority.FIRST, (PRIORITY_TAGGED,), untagged, Reason.UPLINK)
+    yield _flow(p.UPLINK, Priority.SECOND, (TAGGED,), tagged, Reason.UPLINK)
+    yield _flow(p.UPLINK, Priority.MISS, (), untagged, Reason.UPLINK)
 
 
 def _spoof_guard() -> Iterator[Flow]:
@@ -300,5 +306,5 @@ _MISS_REASON = {
 def _misses() -> Iterator[Flow]:
     """Explicit, so that what is dropped is counted and has a reason."""
     for table in p.TABLES:
-        if table not in (p.CLASSIFY, p.FORWARD, p.LEAVE, p.COMMIT):
+        if table not in (p.CLASSIFY, p.UPLINK, p.FORWARD, p.LEAVE, p.COMMIT):
             yield _flow(table, Priority.MISS, (), (), _MISS_REASON.get(table, Reason.MISS))
