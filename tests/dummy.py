@@ -31,16 +31,16 @@ _RECORD = struct.Struct("=IIII")
 class DummySwitch:
     """A bridge with dummy ports, by OpenFlow number."""
 
-    def __init__(self, switch: PrivateSwitch, ofports: Iterable[int]) -> None:
-        self.switch = switch
+    def __init__(self, switch: PrivateSwitch, ofports: Iterable[int], bridge: str = BRIDGE) -> None:
+        self.switch, self.bridge = switch, bridge
         self._read: dict[int, int] = {}
         self._tags: dict[int, int] = {}
         self._control = socket.socket(socket.AF_UNIX)
         self._control.connect(str(control_socket(rundir=switch.rundir)))
-        commands = ["add-br", BRIDGE, "--", "set", "bridge", BRIDGE, "datapath_type=dummy", "fail_mode=secure"]
+        commands = ["add-br", bridge, "--", "set", "bridge", bridge, "datapath_type=dummy", "fail_mode=secure"]
         commands += ["protocols=OpenFlow10,OpenFlow14"]
         for ofport in ofports:
-            commands += ["--", "add-port", BRIDGE, f"p{ofport}", "--", "set", "interface", f"p{ofport}"]
+            commands += ["--", "add-port", bridge, f"p{ofport}", "--", "set", "interface", f"p{ofport}"]
             commands += ["type=dummy", f"ofport_request={ofport}", f"options:tx_pcap={self._pcap(ofport)}"]
             self._read[ofport] = _PCAP_HEADER
         switch.vsctl(*commands)
@@ -81,7 +81,7 @@ class DummySwitch:
 
         async def install() -> Change:
             channel = Channel()
-            await channel.connect(self.switch.rundir / f"{BRIDGE}.mgmt")
+            await channel.connect(self.switch.rundir / f"{self.bridge}.mgmt")
             try:
                 installed = await read(channel)
                 change = change_between(installed.ours, installed.settings, program)
@@ -106,7 +106,7 @@ class DummySwitch:
         """Forget all connections and learned MAC addresses, and let no cached decision outlive its flows."""
         self.call("revalidator/purge")
         self.call("dpctl/flush-conntrack")
-        self.call("fdb/flush", BRIDGE)
+        self.call("fdb/flush", self.bridge)
 
     def send(self, ofport: int, *packets: bytes) -> dict[int, list[bytes]]:
         """Let packets come in by a port; what came out, by port."""
