@@ -11,15 +11,21 @@ from ovsfw.openflow.port import NO_FLOOD, SwitchPort
 
 
 class FakeSwitch:
-    """`fail_next` makes the next bundle fail: "before" it is applied, or "after", when only the answer is lost."""
+    """`fail_next` makes the next bundle fail: "before" it is applied, or "after", when only the answer is lost.
+
+    It is stricter than a real one: a delete or change must name the flow that is there, an add one that is not.  `log`
+    is what was done to it, in order.
+    """
 
     def __init__(self, flows: Iterable[Flow] = (), ofports: Iterable[int] = range(1, 100)) -> None:
         self.flows: dict[Key, Value] = dict(flows)
         self.flagged: dict[int, bool] = dict.fromkeys(ofports, False)
         self.fragments = False
         self.fail_next = ""
+        self.log: list[str] = []
         self.bundles = 0
         self.dumps = 0
+        self.forgotten = 0
 
     async def dump_flows(self) -> Iterable[Flow]:
         self.dumps += 1
@@ -31,22 +37,29 @@ class FakeSwitch:
         }
 
     async def set_no_flood(self, ofports: Collection[int], *, on: bool) -> None:
+        self.log.append(f"{'close' if on else 'open'} {sorted(ofports)}")
         self.flagged.update({ofport: on for ofport in ofports if ofport in self.flagged})
+
+    async def forget_macs(self) -> None:
+        self.forgotten += 1
 
     async def shows_fragment_ports(self) -> bool:
         return self.fragments
 
     async def show_fragment_ports(self, *, on: bool) -> None:
+        self.log.append(f"fragments {on}")
         self.fragments = on
 
     async def apply(self, change: Diff) -> None:
         failing, self.fail_next = self.fail_next, ""
         if failing == "before":
             raise SwitchError("refused")
+        self.log.append("bundle")
         self.bundles += 1
-        for flow in change.deletes:
-            del self.flows[flow.key]
+        for key, value in (*change.deletes, *(old for old, _ in change.changes)):
+            assert self.flows.pop(key) == value
         for key, value in (*change.adds, *(new for _, new in change.changes)):
+            assert key not in self.flows
             self.flows[key] = value
         if failing == "after":
             raise SwitchError("no answer")
