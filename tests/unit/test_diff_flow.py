@@ -52,7 +52,7 @@ def in_parts(placed: dict[bytes, tuple[str, bytes]]) -> dict[object, dict[bytes,
 
 @given(places, places)
 def test_parts_make_no_difference(old: dict[bytes, tuple[str, bytes]], new: dict[bytes, tuple[str, bytes]]) -> None:
-    """Also when a key moves from one part to another; parts that are equal are the same object, as a compiler has it."""
+    """Also when a key moves from one part to another; parts that are equal are one object, as a compiler has it."""
     have, want = in_parts(old), in_parts(new)
     want = {name: have[name] if have[name] == part else part for name, part in want.items()}
     together = diff(
