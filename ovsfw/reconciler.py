@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ovsfw.compiler import Bindings, Compiler, Program
-from ovsfw.compiler.pipeline import is_ours
+from ovsfw.compiler.pipeline import FORWARD, is_ours
 from ovsfw.openflow.diff import Diff, diff
 from ovsfw.openflow.flow import Flow, FlowSet
 from ovsfw.openflow.port import SwitchPort
@@ -32,6 +32,9 @@ class Switch(Protocol):
 
     async def set_no_flood(self, ofports: Collection[int], *, on: bool) -> None:
         """Set or clear the flag on some ports."""
+
+    async def forget_macs(self) -> None:
+        """Let the switch's own forwarding forget which MAC addresses it has seen where."""
 
     async def shows_fragment_ports(self) -> bool:
         """Whether flows see the ports of first fragments."""
@@ -149,12 +152,18 @@ async def _settings(switch: Switch) -> Settings:
 
 
 async def carry_out(switch: Switch, change: Change) -> None:
-    """Do it: close, flows, open."""
+    """Do it: close, flows, open.
+
+    Where a MAC address no longer leads to an endpoint by our flows, the switch's own forwarding must not lead there
+    either, by what it has learned.
+    """
     if change.close:
         await switch.set_no_flood(change.close, on=True)
     if change.fragment_ports is not None:
         await switch.show_fragment_ports(on=change.fragment_ports)
     if change.flows:
         await switch.apply(change.flows)
+        if any(flow.table == FORWARD.number for flow in change.flows.deletes):
+            await switch.forget_macs()
     if change.open:
         await switch.set_no_flood(change.open, on=False)

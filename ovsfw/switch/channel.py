@@ -18,6 +18,8 @@ from ovsfw.openflow.text import format_flow
 from ovsfw.openflow.wire import BundleStep
 from ovsfw.switch import ports
 from ovsfw.switch.connection import Connection
+from ovsfw.switch.rundir import control_socket
+from ovsfw.switch.unixctl import unixctl
 
 # Seconds without an answer until the switch counts as stuck.  A bundle may take longer: a slow machine commits a
 # thousand flows in 0.3 s.
@@ -88,6 +90,12 @@ class Channel:
         if ofports:
             path = self._connected().path
             await _timed(ports.set_no_flood(path, ofports, on=on), f"{path}: setting no-flood", self._timeout)
+
+    async def forget_macs(self) -> None:
+        """Let the bridge forget the MAC addresses it has learned; it learns them again.  Raises SwitchError."""
+        path = self._connected().path
+        control = control_socket(rundir=path.parent)
+        await _timed(unixctl(control, "fdb/flush", path.stem), f"{control}: forgetting MAC addresses", self._timeout)
 
     async def shows_fragment_ports(self) -> bool:
         """Whether flows see the ports of first fragments.  Raises SwitchError."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from scapy.layers.inet import IP, UDP, fragment
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment, fragment6
@@ -12,7 +14,7 @@ from ovsfw.compiler import Binding, Bindings, compile_policy
 from ovsfw.compiler.bindings import Uplink, VlanMode
 from ovsfw.compiler.ids import rule_hints
 from ovsfw.lab.vswitch import PrivateSwitch
-from ovsfw.policy.model import Direction, Family, Policy, Port, PortRange, Rule, SecurityGroup, format_mac
+from ovsfw.policy.model import Claim, Direction, Family, Policy, Port, PortRange, Rule, SecurityGroup, format_mac
 from tests.dummy import DummySwitch
 from tests.strategies import address, mac
 
@@ -154,6 +156,19 @@ def test_a_port_that_nobody_has_looked_at_yet_passes_nothing(switch: DummySwitch
     request = ether(3, 1) / ARP(op=1, psrc="10.0.0.3", pdst="10.0.0.1")
     assert arrived(switch, LATE, [request]) == {}
     assert arrived(switch, UPLINK, [request]) == {1: 1}
+
+
+def test_a_mac_address_taken_from_a_port_leads_there_no_more(switch: DummySwitch) -> None:
+    """The bridge has learned it from what the port sent while it was the port's own."""
+    pair = Claim(mac(40), address(Family.IPV4, 40))
+    before = policy()
+    ports = {**before.ports, "port-1": replace(before.ports["port-1"], pairs=(pair,))}
+    switch.program(compile_policy(replace(before, ports=ports), plugged(1, 2)))
+    announce = ether(40, 3) / IP(src="10.0.0.40", dst="10.0.0.99") / UDP(sport=1, dport=2)
+    assert arrived(switch, 1, [announce])[UPLINK] == 1
+    assert format_mac(mac(40)) in switch.call("fdb/show", "br-int")
+    switch.keep_connections(compile_policy(before, plugged(1, 2)))
+    assert 1 not in arrived(switch, UPLINK, [ether(3, 40) / IP(src="10.0.0.3", dst="10.0.0.40") / UDP(dport=9999)])
 
 
 @pytest.mark.parametrize(
