@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,15 +17,29 @@ from hypothesis import strategies as st
 
 from ovsfw.compiler import Binding, Bindings, Compiler, Program, compile_policy
 from ovsfw.compiler import pipeline as p
+from ovsfw.compiler.groups import RULE_TABLE
 from ovsfw.compiler.ids import rule_hints
 from ovsfw.compiler.pipeline import Reason, is_ours, read_cookie
-from ovsfw.errors import SwitchError
+from ovsfw.compiler.standing import standing_flows
+from ovsfw.errors import PolicyError, SwitchError
 from ovsfw.lab.shapes import shape
 from ovsfw.openflow import match as m
-from ovsfw.openflow.action import Conjunction, Ct, Load, Resubmit
+from ovsfw.openflow.action import NORMAL, Conjunction, Ct, Load, Output, Resubmit, decode_actions
 from ovsfw.openflow.diff import diff
 from ovsfw.openflow.flow import Flow, FlowSet, flow
-from ovsfw.policy.model import Direction, Family, Policy, Port, Prefix, Rule, SecurityGroup
+from ovsfw.policy.model import (
+    AddressGroup,
+    Claim,
+    Direction,
+    Family,
+    Policy,
+    Port,
+    Prefix,
+    RemoteAddressGroup,
+    RemoteGroup,
+    Rule,
+    SecurityGroup,
+)
 from ovsfw.reconciler import Reconciler
 from tests import strategies
 from tests.fakes import FakeSwitch
@@ -69,6 +84,38 @@ def test_every_policy_compiles(situation: tuple[Policy, Bindings]) -> None:
 def test_extreme_hosts_compile_to_flows_that_a_switch_takes(count: int, groups: int, each: int) -> None:
     program = compiled(everybody(count, groups, each))
     assert max(len(key) + len(value) for key, value in program.flows.items()) < MAX_FLOW
+
+
+def test_the_whole_world_everywhere_compiles() -> None:
+    worlds = tuple(map(Prefix.parse, ("0.0.0.0/0", "::/0")))
+    remotes = (None, *worlds, RemoteAddressGroup("all"), RemoteGroup("all"))
+    rules = tuple(
+        Rule(f"{direction.value}-{family}-{number}", direction, family, remote=remote)
+        for direction in Direction
+        for family in Family
+        for number, remote in enumerate(remotes)
+        if not isinstance(remote, Prefix) or remote.family is family
+    )
+    ports = {
+        f"port-{n}": Port(
+            f"port-{n}",
+            strategies.mac(n),
+            pairs=tuple(Claim(mac, world) for world in worlds for mac in (strategies.mac(n), 0x00005E000101)),
+            security_groups=("all",),
+        )
+        for n in (1, 2)
+    }
+    policy = Policy(
+        ports, {"all": SecurityGroup("all", rules=rules)}, {"all": AddressGroup("all", prefixes=tuple(sorted(worlds)))}
+    )
+    program = compile_policy(policy, Bindings((Binding("port-1", 1), Binding("port-2", 2))))
+    assert_one_answer(program)
+
+
+@pytest.mark.parametrize("situation", [everybody(1, 1700, 1700)])
+def test_what_is_too_long_for_a_flow_is_said(situation: tuple[Policy, Bindings]) -> None:
+    with pytest.raises(PolicyError, match=r"endpoint 1: .* 64 KiB .*fewer security groups"):
+        compiled(situation)
 
 
 @pytest.mark.parametrize(("count", "groups", "each"), [(500, 40, 2), (1000, 20, 5), (2000, 80, 3)])
@@ -124,6 +171,50 @@ def test_only_the_last_policy_matters(history: list[tuple[Policy, Bindings]]) ->
         bundles = switch.bundles
         assert not asyncio.run(reconciler.step(*last))
         assert switch.bundles == bundles
+
+
+events = st.sampled_from(("policy", "bindings", "both", "unknown", "doubt", "replug", "vandal", "before", "after"))
+
+
+@settings(relaxed, max_examples=60)
+@given(st.lists(situations(), min_size=2, max_size=3), st.lists(events, max_size=12), st.data())
+def test_no_history_shows(seen: list[tuple[Policy, Bindings]], history: list[str], data: st.DataObject) -> None:
+    """Policy and bindings come apart, late or never; bundles fail; ports lose flags; somebody meddles, and is seen."""
+    switch = FakeSwitch()
+    reconciler = Reconciler(switch)
+    policy, bindings = seen[0]
+    for happening in history:
+        chosen = data.draw(st.sampled_from(seen))
+        policy = chosen[0] if happening in ("policy", "both", "before", "after") else policy
+        bindings = chosen[1] if happening in ("bindings", "both", "before", "after") else bindings
+        meddle(switch, reconciler, happening)
+        known = None if happening == "unknown" else policy
+        try:
+            asyncio.run(reconciler.step(known, bindings))
+        except SwitchError:
+            assert happening in ("before", "after")
+        switch.fail_next = ""
+    asyncio.run(reconciler.step(policy, bindings))
+    fresh = compile_policy(policy, bindings)
+    assert switch.flows == fresh.flows.flat
+    assert {ofport: switch.flagged[ofport] for ofport in fresh.no_flood} == fresh.no_flood
+    assert switch.fragments
+    done = list(switch.log)
+    assert not asyncio.run(reconciler.step(policy, bindings))
+    assert switch.log == done
+
+
+def meddle(switch: FakeSwitch, reconciler: Reconciler, happening: str) -> None:
+    if happening in ("before", "after"):
+        switch.fail_next = happening
+    elif happening == "replug":
+        switch.flagged.update(dict.fromkeys(switch.flagged, False))
+    elif happening == "vandal":
+        for key in list(switch.flows)[::3]:
+            del switch.flows[key]
+        switch.flows.update([flow(p.DELIVER.number, 999, (), (NORMAL,), 0)])
+    if happening in ("doubt", "vandal"):
+        reconciler.doubt()
 
 
 @relaxed
@@ -234,6 +325,21 @@ def test_neither_hash_seed_nor_order_of_arrival_shows() -> None:
     assert len(prints) == 1
 
 
+@relaxed
+@given(situations())
+def test_the_order_of_ports_groups_and_rules_does_not_show(situation: tuple[Policy, Bindings]) -> None:
+    policy, bindings = situation
+    turned = Policy(
+        {name: policy.ports[name] for name in sorted(policy.ports, reverse=True)},
+        {
+            name: replace(policy.security_groups[name], rules=policy.security_groups[name].rules[::-1])
+            for name in sorted(policy.security_groups, reverse=True)
+        },
+        {name: policy.address_groups[name] for name in sorted(policy.address_groups, reverse=True)},
+    )
+    assert compile_policy(turned, bindings).flows.flat == compiled(situation).flows.flat
+
+
 # --- 9. Every flow can say why --------------------------------------------------------------------------------------
 
 
@@ -242,18 +348,48 @@ def test_neither_hash_seed_nor_order_of_arrival_shows() -> None:
 def test_every_flow_names_its_rule_or_reason(situation: tuple[Policy, Bindings]) -> None:
     policy, bindings = situation
     hints = rule_hints(policy)
-    about_endpoints = {Reason.CLASSIFY, Reason.SOURCE, Reason.ARP, Reason.DELIVER, Reason.UNKNOWN_PORT}
-    ofports = {bound.ofport for bound in bindings.endpoints}
+    ofports = {bound.ofport for bound in bindings.endpoints} | {uplink.ofport for uplink in bindings.uplinks}
+    standing = {entry.key for entry in standing_flows()}
     for entry in compiled(situation).flows.flows():
         why = read_cookie(entry.cookie)
         assert why is not None
         reason, hint = why
-        if reason is Reason.RULE:
-            assert hint in hints
+        if entry.key in standing:
+            assert reason is not Reason.RULE
+        elif reason is Reason.RULE:
             loads = [action.value for action in entry.actions if isinstance(action, Load)]
             assert loads == [hint]
-        elif reason in about_endpoints and hint:
+            assert speaks_for(entry, hints[hint])
+        elif reason in ABOUT_PORTS:
             assert hint in ofports
+        else:
+            assert reason in {Reason.GROUPS, Reason.MEMBER, Reason.FLOOD}
+
+
+ABOUT_PORTS = {
+    Reason.CLASSIFY,
+    Reason.SOURCE,
+    Reason.ARP,
+    Reason.NEIGHBOUR,
+    Reason.DHCP_CLIENT,
+    Reason.FORWARD,
+    Reason.DELIVER,
+    Reason.UNKNOWN_PORT,
+    Reason.UPLINK,
+    Reason.UPLINK_TAGGED,
+}
+
+
+def speaks_for(entry: Flow, rule: Rule) -> bool:
+    """Whether a flow could be this rule's: its table, protocol and kind of remote."""
+    terms = {term.field: term.value for term in entry.match}
+    remote = {m.IPV4_SRC, m.IPV6_SRC, m.IPV4_DST, m.IPV6_DST}.intersection(terms)
+    return (
+        entry.table == RULE_TABLE[rule.direction, rule.family].number
+        and terms.get(m.IP_PROTO) == rule.protocol
+        and (m.CONJ_ID in terms) is isinstance(rule.remote, RemoteGroup | RemoteAddressGroup)
+        and bool(remote) is isinstance(rule.remote, Prefix)
+    )
 
 
 # --- 10. Not known is not empty -------------------------------------------------------------------------------------
@@ -279,12 +415,34 @@ def test_a_port_that_no_policy_knows_is_closed_both_ways() -> None:
     guards = [entry for entry in program.flows.flows() if m.IN_PORT(5) in entry.match]
     assert [entry.actions for entry in guards] == [()]
     assert program.no_flood == {5: True}
-    assert not any(
-        "5" in str(action)
-        for entry in program.flows.flows()
-        for action in entry.actions
-        if entry.table == p.DELIVER.number
-    )
+    outputs = {action.port for entry in program.flows.flows() for action in entry.actions if isinstance(action, Output)}
+    assert outputs == {NORMAL.port}
+
+
+@relaxed
+@given(situations())
+def test_only_known_endpoints_are_ever_output_to(situation: tuple[Policy, Bindings]) -> None:
+    """And whatever is neither known nor an uplink is dropped in the hook, and kept out of flooding."""
+    policy, bindings = situation
+    program = compiled(situation)
+    secured = {
+        bound.ofport
+        for bound in bindings.endpoints
+        if bound.port_id in policy.ports and policy.ports[bound.port_id].port_security
+    }
+    open_ports = {bound.ofport for bound in bindings.endpoints if bound.port_id in policy.ports} - secured
+    outputs = {
+        action.port
+        for instructions in {entry.instructions for entry in program.flows.flows()}
+        for action in decode_actions(instructions)
+        if isinstance(action, Output)
+    }
+    assert outputs - {NORMAL.port} == secured
+    assert program.no_flood == {bound.ofport: bound.ofport not in open_ports for bound in bindings.endpoints}
+    hook = [entry for entry in program.flows.flows() if entry.table == p.CLASSIFY.number]
+    assert [entry.actions for entry in hook if not entry.match] == [()]
+    passing = {entry.match[0].value for entry in hook if entry.actions}
+    assert passing == secured | open_ports | {uplink.ofport for uplink in bindings.uplinks}
 
 
 # --- Ours: no packet has two answers --------------------------------------------------------------------------------
@@ -304,23 +462,47 @@ def overlap(one: m.Match, other: m.Match) -> bool:
     return True
 
 
-def is_rule(entry: Flow) -> bool:
-    """It only accepts for a rule, or is part of a conjunction: which of several is found does not matter."""
+def test_the_judge_of_overlaps_can_say_yes_and_no() -> None:
+    ten, eleven = m.IPV4_SRC(0x0A000000, 0xFF000000), m.IPV4_SRC(0x0B000000, 0xFF000000)
+    assert overlap((), (ten,))
+    assert overlap((ten,), (m.IPV4_SRC(0x0A010203),))
+    assert overlap((ten, m.IP_PROTO(6)), (m.TCP_DST(80), ten))
+    assert not overlap((ten,), (eleven,))
+    assert not overlap((ten, m.IP_PROTO(6)), (ten, m.IP_PROTO(17)))
+
+
+def kind(entry: Flow) -> str:
+    """Which of several rules is found does not matter, and the dimensions of conjunctions are meant to overlap."""
+    if entry.actions and all(isinstance(action, Conjunction) for action in entry.actions):
+        return "clause"
     found = read_cookie(entry.cookie)
-    only_conjunctions = bool(entry.actions) and all(isinstance(action, Conjunction) for action in entry.actions)
-    return only_conjunctions or (found is not None and found[0] is Reason.RULE)
+    return "rule" if found is not None and found[0] is Reason.RULE else "plain"
+
+
+def has_one_answer(one: Flow, other: Flow) -> bool:
+    """Two flows of one table and priority; the flow of a conjunction is asked for only when its clauses have met."""
+    kinds = {kind(one), kind(other)}
+    if kinds in ({"rule"}, {"clause"}) or one.instructions == other.instructions:
+        return True
+    if kinds == {"rule", "clause"}:
+        rule = one if kind(one) == "rule" else other
+        return any(term.field is m.CONJ_ID for term in rule.match)
+    return not overlap(one.match, other.match)
 
 
 @settings(relaxed, max_examples=40)
 @given(situations())
 def test_no_packet_has_two_answers(situation: tuple[Policy, Bindings]) -> None:
+    assert_one_answer(compiled(situation))
+
+
+def assert_one_answer(program: Program) -> None:
     same_rank: dict[tuple[int, int], list[Flow]] = defaultdict(list)
-    for entry in compiled(situation).flows.flows():
+    for entry in program.flows.flows():
         same_rank[entry.table, entry.priority].append(entry)
     for entries in same_rank.values():
-        plain = [(entry, entry.match) for entry in entries if not is_rule(entry)]
-        for (one, matched), (other, also) in itertools.combinations(plain, 2):
-            assert one.actions == other.actions or not overlap(matched, also), (one, other)
+        for one, other in itertools.combinations(entries, 2):
+            assert has_one_answer(one, other), (one, other)
 
 
 def test_every_way_leads_to_a_table_that_is_there() -> None:

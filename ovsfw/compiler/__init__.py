@@ -21,8 +21,14 @@ from ovsfw.compiler.ids import number, remote_name
 from ovsfw.compiler.networks import Member, network_flows, uplink_flows
 from ovsfw.compiler.remotes import member_flows, members, referenced
 from ovsfw.compiler.standing import standing_flows
+from ovsfw.errors import PolicyError, Problem
 from ovsfw.openflow.flow import DuplicateFlowError, Flow, FlowSet, Key, Part, Value
 from ovsfw.policy.model import Policy, Port, RemoteAddressGroup, RemoteGroup, SecurityGroup
+
+_TOO_LONG = (
+    "one flow would be longer than the 64 KiB that OpenFlow has for it; "
+    "use fewer security groups on a port, fewer ports with one MAC address, or fewer remote groups in a group's rules"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +45,12 @@ class Program:
 
 
 def compile_policy(policy: Policy, bindings: Bindings) -> Program:
-    """Compile without a memory.  Succeeds on every valid policy."""
+    """Compile without a memory.
+
+    Succeeds on every valid policy but those with some thousand times too much of one thing: raises PolicyError where a
+    port has 1,600 security groups, 1,000 endpoints of this host share a MAC address, or one service of a group is open
+    to 4,000 remote sets.
+    """
     return Compiler().compile(policy, bindings)
 
 
@@ -73,10 +84,14 @@ class Compiler:
         return Program(flows, {bound.ofport: bound.port_id not in unfiltered for bound in bindings.endpoints})
 
     def _unit(self, name: Hashable, inputs: object, build: Callable[[], Iterable[Flow]]) -> None:
-        """Take a unit from the cache, or build it at once."""
+        """Take a unit from the cache, or build it at once.  Raises PolicyError for a flow that OpenFlow cannot hold."""
         known = self._units.get(name)
         if known is None or known[0] != inputs:
-            known = (inputs, _part(build()))
+            try:
+                known = (inputs, _part(build()))
+            except OverflowError:
+                what = " ".join(map(str, name)) if isinstance(name, tuple) else str(name)
+                raise PolicyError([Problem(f"{what}: {_TOO_LONG}")]) from None
         self._used[name] = known
 
     def _endpoints(self, policy: Policy, here: list[tuple[Binding, Port]], groups: Mapping[str, int]) -> None:

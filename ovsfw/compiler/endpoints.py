@@ -48,8 +48,13 @@ def endpoint_flows(binding: Binding, port: Port, groups: Mapping[str, int], *, s
     hint = binding.ofport
     enter = (*judge_for(hint, value), load(p.NETWORK, network_of(binding.vlan)), to(p.SPOOF_GUARD))
     yield p.CLASSIFY.flow(Priority.HOOK_PORT, (m.IN_PORT(hint),), enter, cookie(Reason.CLASSIFY, hint))
-    for claim in _claims(port):
+    claims = tuple(_claims(port))
+    for claim in claims:
         yield from _claim(here, claim, hint)
+    # One address may be claimed with several MACs; neighbour discovery names it once.
+    for prefix in sorted({claim.prefix for claim in claims}):
+        if prefix.family is Family.IPV6:
+            yield from _target(here, prefix, hint)
     for mac in port.macs:
         yield from _mac(here, mac, hint)
     why = cookie(Reason.GROUPS, hint)
@@ -84,7 +89,8 @@ def _claim(here: m.Term, claim: Claim, hint: int) -> Iterator[Flow]:
     mac, prefix = claim
     sender = (here, m.ETH_SRC(mac), IP_OF[prefix.family], *prefix_terms(SOURCE_OF[prefix.family], prefix))
     yield p.SPOOF_GUARD.flow(Priority.SECOND, sender, (to(p.EGRESS),), cookie(Reason.SOURCE, hint))
-    yield from _arp(here, mac, prefix, hint) if prefix.family is Family.IPV4 else _target(here, prefix, hint)
+    if prefix.family is Family.IPV4:
+        yield from _arp(here, mac, prefix, hint)
 
 
 def _arp(here: m.Term, mac: int, prefix: Prefix, hint: int) -> Iterator[Flow]:
