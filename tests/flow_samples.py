@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from ovsfw.openflow import action as a
 from ovsfw.openflow import match as m
 from ovsfw.openflow.flow import Flow, flow
 from ovsfw.openflow.match import Field, Match, Term
+
+# A machine that stalls for a moment is no failure.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 IPV4, IPV6, ARP = 0x0800, 0x86DD, 0x0806
 OFPP_FLOOD, OFPP_LOCAL = 0xFFFFFFFB, 0xFFFFFFFE

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ovsfw.openflow import action as a
 from ovsfw.openflow import match as m
 from ovsfw.openflow.codec import parser
-from tests.flow_samples import action_lists, matches
+from tests.flow_samples import action_lists, matches, unhurried
 
 # As Open vSwitch 3.1 writes them back in OpenFlow 1.4.
 CANONICAL_ACTIONS = {
@@ -34,11 +34,13 @@ def test_the_bytes_of_each_action(action: a.Action) -> None:
     assert a.encode_action(action).hex() == CANONICAL_ACTIONS[action]
 
 
+@unhurried
 @given(action_lists)
 def test_actions_read_back(actions: tuple[a.Action, ...]) -> None:
     assert a.decode_actions(a.encode_actions(actions)) == actions
 
 
+@unhurried
 @given(action_lists)
 def test_the_codec_finds_the_same_number_of_actions(actions: tuple[a.Action, ...]) -> None:
     data = a.encode_actions(actions)
@@ -48,6 +50,7 @@ def test_the_codec_finds_the_same_number_of_actions(actions: tuple[a.Action, ...
         assert data == b""
 
 
+@unhurried
 @given(st.binary(min_size=1, max_size=40))
 def test_other_actions_stay_as_they_are(body: bytes) -> None:
     """Whatever a switch has, reading it does not fail and shows it whole."""
@@ -79,6 +82,7 @@ def test_nothing_to_do_is_no_instruction() -> None:
     assert a.decode_actions(b"") == ()
 
 
+@unhurried
 @given(matches(), st.randoms())
 def test_a_match_reads_back_in_canonical_order(match: m.Match, random: object) -> None:
     shuffled = list(match)
@@ -87,6 +91,7 @@ def test_a_match_reads_back_in_canonical_order(match: m.Match, random: object) -
     assert m.decode_match(m.encode_match(match)) == match
 
 
+@unhurried
 @given(matches())
 def test_the_codec_reads_a_match_as_it_was_meant(match: m.Match) -> None:
     data = m.encode_match(match)

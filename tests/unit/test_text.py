@@ -7,16 +7,18 @@ from ovsfw.openflow import action as a
 from ovsfw.openflow import match as m
 from ovsfw.openflow.flow import Flow, flow
 from ovsfw.openflow.text import FlowTextError, format_flow, parse_flow
-from tests.flow_samples import flows
+from tests.flow_samples import flows, unhurried
 
 TABLES = {10: "STATE", 11: "RULES_V4"}
 
 
+@unhurried
 @given(flows())
 def test_a_text_reads_back_as_the_same_flow(each: Flow) -> None:
     assert parse_flow(format_flow(each)) == each
 
 
+@unhurried
 @given(flows())
 def test_table_names_read_back_as_numbers(each: Flow) -> None:
     names = {number: f"T{number}" for number in range(254)}

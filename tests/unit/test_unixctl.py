@@ -12,7 +12,7 @@ from ovsfw.errors import SwitchError
 from ovsfw.switch.unixctl import unixctl
 
 
-def ask(directory: Path, *pieces: bytes, stays: bool = False) -> str:
+def ask(directory: Path, *pieces: bytes, stays: bool = False, timeout: float = 20) -> str:
     """What comes out when a daemon answers in these pieces, then leaves or says no more."""
     path = directory / "daemon.ctl"
 
@@ -29,7 +29,7 @@ def ask(directory: Path, *pieces: bytes, stays: bool = False) -> str:
 
     async def both() -> str:
         async with await asyncio.start_unix_server(answer, str(path)):
-            return await unixctl(path, "show", "all", "now", timeout=1)
+            return await unixctl(path, "show", "all", "now", timeout=timeout)
 
     return asyncio.run(both())
 
@@ -50,4 +50,4 @@ def test_an_answer_that_is_cut_off_is_an_error(tmp_path: Path) -> None:
 
 def test_silence_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SwitchError, match="no answer to show within 1 s"):
-        ask(tmp_path, stays=True)
+        ask(tmp_path, stays=True, timeout=1)

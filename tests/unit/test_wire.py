@@ -10,7 +10,7 @@ from ovsfw.openflow import match as m
 from ovsfw.openflow import port, wire
 from ovsfw.openflow.codec import DATAPATH, ofproto, ofproto_parser, parser
 from ovsfw.openflow.flow import Flow, flow
-from tests.flow_samples import flows
+from tests.flow_samples import flows, unhurried
 
 BYTES = st.binary(max_size=40)
 
@@ -26,6 +26,7 @@ def by_codec(data: bytes) -> object:
     return ofproto_parser.msg(DATAPATH, version, kind, size, xid, data)
 
 
+@unhurried
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 2**32 - 1), BYTES)), st.integers(1, 50))
 def test_messages_come_out_of_the_stream_as_they_went_in(sent: list[tuple[int, int, bytes]], step: int) -> None:
     stream = b"".join(wire.message(*each) for each in sent)
@@ -100,6 +101,7 @@ def test_an_error_without_a_code_is_not_openflow() -> None:
         wire.refusal(wire.Message(5, 1, 1, b"\0"))
 
 
+@unhurried
 @given(flows(), st.integers(1, 2**32 - 1))
 def test_the_codec_reads_an_add_as_it_was_meant(each: Flow, xid: int) -> None:
     seen = vars(by_codec(wire.add(each, xid)))
@@ -110,6 +112,7 @@ def test_the_codec_reads_an_add_as_it_was_meant(each: Flow, xid: int) -> None:
     assert len(seen["match"].to_jsondict()["OFPMatch"]["oxm_fields"]) == len(each.match)
 
 
+@unhurried
 @given(flows())
 def test_a_delete_names_one_flow_and_its_cookie(each: Flow) -> None:
     seen = vars(by_codec(wire.delete(each, 3)))
@@ -122,6 +125,7 @@ def test_a_delete_names_one_flow_and_its_cookie(each: Flow) -> None:
     assert (seen["out_port"], seen["out_group"], seen["instructions"]) == (ofproto.OFPP_ANY, ofproto.OFPG_ANY, [])
 
 
+@unhurried
 @given(st.lists(flows(), max_size=4), st.lists(flows(), max_size=4))
 def test_a_bundle_carries_deletes_then_adds_each_with_its_own_xid(deletes: list[Flow], adds: list[Flow]) -> None:
     messages = [read(data) for data in wire.bundle_adds(8, deletes, adds, 100)]
@@ -143,6 +147,7 @@ def stats_entry(each: Flow, packets: int = 0, octets: int = 0) -> bytes:
     return struct.pack("!H", 2 + len(head) + len(mod) - 48) + head + mod[48:]
 
 
+@unhurried
 @given(st.lists(st.tuples(flows(), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)), max_size=5))
 def test_flow_statistics_are_cut_into_flows(entries: list[tuple[Flow, int, int]]) -> None:
     body = struct.pack("!HH4x", 1, 1) + b"".join(stats_entry(*entry) for entry in entries)
