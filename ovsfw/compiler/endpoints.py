@@ -14,6 +14,8 @@ from ovsfw.openflow.flow import Flow
 from ovsfw.policy.model import Claim, Family, Port, Prefix, link_local
 from ovsfw.policy.verdict import BROADCAST, DHCP_CLIENT, NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION
 
+ARP_REQUEST = 1
+
 
 def network_of(vlan: int) -> int:
     """The value of NETWORK for a VLAN; 0 is untagged."""
@@ -48,13 +50,8 @@ def endpoint_flows(binding: Binding, port: Port, groups: Mapping[str, int], *, s
     hint = binding.ofport
     enter = (*judge_for(hint, value), load(p.NETWORK, network_of(binding.vlan)), to(p.SPOOF_GUARD))
     yield p.CLASSIFY.flow(Priority.HOOK_PORT, (m.IN_PORT(hint),), enter, cookie(Reason.CLASSIFY, hint))
-    claims = tuple(_claims(port))
-    for claim in claims:
+    for claim in _claims(port):
         yield from _claim(here, claim, hint)
-    # One address may be claimed with several MACs; neighbour discovery names it once.
-    for prefix in sorted({claim.prefix for claim in claims}):
-        if prefix.family is Family.IPV6:
-            yield from _target(here, prefix, hint)
     for mac in port.macs:
         yield from _mac(here, mac, hint)
     why = cookie(Reason.GROUPS, hint)
@@ -89,8 +86,7 @@ def _claim(here: m.Term, claim: Claim, hint: int) -> Iterator[Flow]:
     mac, prefix = claim
     sender = (here, m.ETH_SRC(mac), IP_OF[prefix.family], *prefix_terms(SOURCE_OF[prefix.family], prefix))
     yield p.SPOOF_GUARD.flow(Priority.SECOND, sender, (to(p.EGRESS),), cookie(Reason.SOURCE, hint))
-    if prefix.family is Family.IPV4:
-        yield from _arp(here, mac, prefix, hint)
+    yield from _arp(here, mac, prefix, hint) if prefix.family is Family.IPV4 else _target(here, claim, hint)
 
 
 def _arp(here: m.Term, mac: int, prefix: Prefix, hint: int) -> Iterator[Flow]:
@@ -99,14 +95,14 @@ def _arp(here: m.Term, mac: int, prefix: Prefix, hint: int) -> Iterator[Flow]:
     why = cookie(Reason.ARP, hint)
     onward = (to(p.FORWARD),)
     yield p.SPOOF_GUARD.flow(Priority.SECOND, (*sender, *prefix_terms(m.ARP_SPA, prefix)), onward, why)
-    probe = (*sender, m.ARP_SPA(0), *prefix_terms(m.ARP_TPA, prefix))
+    probe = (*sender, m.ARP_OP(ARP_REQUEST), m.ARP_SPA(0), *prefix_terms(m.ARP_TPA, prefix))
     yield p.SPOOF_GUARD.flow(Priority.FIRST, probe, onward, why)
 
 
-def _target(here: m.Term, prefix: Prefix, hint: int) -> Iterator[Flow]:
-    """It advertises its own addresses, and looks for duplicates of its own (RFC 4862 section 5.4)."""
+def _target(here: m.Term, claim: Claim, hint: int) -> Iterator[Flow]:
+    """It advertises its own addresses, each with its MAC, and looks for duplicates of them (RFC 4862 section 5.4)."""
     for kind in (NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT):
-        match = (here, *icmpv6(kind), *prefix_terms(m.ND_TARGET, prefix))
+        match = (here, m.ETH_SRC(claim.mac), *icmpv6(kind), *prefix_terms(m.ND_TARGET, claim.prefix))
         yield p.ND_TARGET.flow(Priority.FIRST, match, (to(p.FORWARD),), cookie(Reason.NEIGHBOUR, hint))
 
 
@@ -122,4 +118,4 @@ def _mac(here: m.Term, mac: int, hint: int) -> Iterator[Flow]:
         (NEIGHBOUR_SOLICITATION, m.ND_SLL, p.FORWARD),
         (NEIGHBOUR_ADVERTISEMENT, m.ND_TLL, p.ND_TARGET),
     ):
-        yield p.ND_GUARD.flow(Priority.FIRST, (here, *icmpv6(kind), option(mac)), (to(onward),), why)
+        yield p.ND_GUARD.flow(Priority.FIRST, (here, source, *icmpv6(kind), option(mac)), (to(onward),), why)

@@ -153,6 +153,7 @@ class Priority(IntEnum):
     FIFTH = 50
     SIXTH = 25
     SEVENTH = 12
+    EIGHTH = 6
     MISS = 0
 
 
@@ -229,14 +230,14 @@ UPLINK = _table("uplink", "which network a packet from outside is in, by its tag
 SPOOF_GUARD = _table(
     "spoof_guard",
     "an endpoint sends only as itself",
-    {ENDPOINT, m.ETH_SRC, m.VLAN_VID, m.ARP_SPA, m.ARP_TPA, m.ARP_SHA, *PACKET, *ADDRESSES},
+    {ENDPOINT, m.ETH_SRC, m.VLAN_VID, m.ARP_OP, m.ARP_SPA, m.ARP_TPA, m.ARP_SHA, *PACKET, *ADDRESSES},
     "egress",
     "forward",
 )
 EGRESS = _table(
     "egress",
     "what an endpoint may always send; the rest is tracked",
-    {ENDPOINT, m.IPV6_SRC, m.ND_SLL, m.IP_FRAG, *PACKET},
+    {ENDPOINT, m.IPV6_SRC, m.ND_TARGET, m.ND_SLL, m.IP_FRAG, *PACKET},
     "nd_guard",
     "nd_target",
     "forward",
@@ -247,14 +248,14 @@ EGRESS = _table(
 ND_GUARD = _table(
     "nd_guard",
     "the link-layer address inside neighbour discovery is the endpoint's own",
-    {ENDPOINT, m.ND_SLL, m.ND_TLL, *PACKET},
+    {ENDPOINT, m.ETH_SRC, m.ND_SLL, m.ND_TLL, *PACKET},
     "nd_target",
     "forward",
 )
 ND_TARGET = _table(
     "nd_target",
     "an endpoint advertises, and probes for, only its own addresses",
-    {ENDPOINT, m.ND_TARGET, *PACKET},
+    {ENDPOINT, m.ETH_SRC, m.ND_TARGET, *PACKET},
     "forward",
 )
 EGRESS_STATE = _table(

@@ -90,18 +90,23 @@ def _spoof_guard() -> Iterator[Flow]:
 def _egress() -> Iterator[Flow]:
     """Its source is its own.  What it may always send goes on; everything else needs a rule."""
     unspecified = m.IPV6_SRC(0)
-    solicitation = (*icmpv6(NEIGHBOUR_SOLICITATION), unspecified, m.ND_SLL(NO_LINK_LAYER))
-    yield _flow(p.EGRESS, Priority.BAN, solicitation, (to(p.ND_TARGET),), Reason.NEIGHBOUR)
-    for kind in sorted(ICMPV6_FROM_NOWHERE.difference(NEIGHBOUR_TYPES)):
-        yield _flow(p.EGRESS, Priority.BAN, (*icmpv6(kind), unspecified), (to(p.FORWARD),), Reason.STANDING)
-    yield _flow(p.EGRESS, Priority.FIRST, (IPV6, unspecified), (), Reason.SPOOF)
-    for match in DHCP_REQUESTS:
-        yield _flow(p.EGRESS, Priority.SECOND, match, (to(p.FORWARD),), Reason.DHCP_CLIENT)
-    for kind in sorted(ICMPV6_FROM_ENDPOINT.difference(NEIGHBOUR_TYPES)):
-        yield _flow(p.EGRESS, Priority.SECOND, icmpv6(kind), (to(p.FORWARD),), Reason.STANDING)
     for kind in NEIGHBOUR_TYPES:
-        yield _flow(p.EGRESS, Priority.SECOND, icmpv6(kind), (to(p.ND_GUARD),), Reason.NEIGHBOUR)
-        yield _flow(p.EGRESS, Priority.THIRD, icmpv6(kind, None), (), Reason.SPOOF)
+        # Open vSwitch shows no target and no options where they are malformed or given twice (lib/flow.c,
+        # parse_icmpv6), but a receiver may use what it finds.
+        malformed = (*icmpv6(kind), m.ND_TARGET(0))
+        yield _flow(p.EGRESS, Priority.BAN, malformed, (), Reason.SPOOF)
+    solicitation = (*icmpv6(NEIGHBOUR_SOLICITATION), unspecified, m.ND_SLL(NO_LINK_LAYER))
+    yield _flow(p.EGRESS, Priority.FIRST, solicitation, (to(p.ND_TARGET),), Reason.NEIGHBOUR)
+    for kind in sorted(ICMPV6_FROM_NOWHERE.difference(NEIGHBOUR_TYPES)):
+        yield _flow(p.EGRESS, Priority.FIRST, (*icmpv6(kind), unspecified), (to(p.FORWARD),), Reason.STANDING)
+    yield _flow(p.EGRESS, Priority.SECOND, (IPV6, unspecified), (), Reason.SPOOF)
+    for match in DHCP_REQUESTS:
+        yield _flow(p.EGRESS, Priority.THIRD, match, (to(p.FORWARD),), Reason.DHCP_CLIENT)
+    for kind in sorted(ICMPV6_FROM_ENDPOINT.difference(NEIGHBOUR_TYPES)):
+        yield _flow(p.EGRESS, Priority.THIRD, icmpv6(kind), (to(p.FORWARD),), Reason.STANDING)
+    for kind in NEIGHBOUR_TYPES:
+        yield _flow(p.EGRESS, Priority.THIRD, icmpv6(kind), (to(p.ND_GUARD),), Reason.NEIGHBOUR)
+        yield _flow(p.EGRESS, Priority.FOURTH, icmpv6(kind, None), (), Reason.SPOOF)
     yield from _track(EGRESS_SIDE)
 
 
@@ -110,9 +115,9 @@ def _track(side: Side) -> Iterator[Flow]:
     for family in (IP, IPV6):
         stateless = (family, IS_STATELESS)
         later = (load(side.rule, p.FRAGMENT_HINT), to(side.verdict))
-        yield _flow(side.entry, Priority.FOURTH, (*stateless, LATER_FRAGMENT), later, Reason.FRAGMENT)
-        yield _flow(side.entry, Priority.FIFTH, stateless, (to(side.policy),), Reason.UNTRACKED)
-        yield _flow(side.entry, Priority.SEVENTH, (family,), (Ct(p.ZONE, table=side.state.number),), Reason.TRACK)
+        yield _flow(side.entry, Priority.FIFTH, (*stateless, LATER_FRAGMENT), later, Reason.FRAGMENT)
+        yield _flow(side.entry, Priority.SIXTH, stateless, (to(side.policy),), Reason.UNTRACKED)
+        yield _flow(side.entry, Priority.EIGHTH, (family,), (Ct(p.ZONE, table=side.state.number),), Reason.TRACK)
 
 
 def _neighbour_discovery() -> Iterator[Flow]:
@@ -290,7 +295,7 @@ def _ingress() -> Iterator[Flow]:
     yield from _track(INGRESS_SIDE)
     for family in (IP, IPV6):
         tracked = (family, m.ct_state("+trk"))
-        yield _flow(p.INGRESS, Priority.SIXTH, tracked, (to(p.INGRESS_STATE),), Reason.JUDGE)
+        yield _flow(p.INGRESS, Priority.SEVENTH, tracked, (to(p.INGRESS_STATE),), Reason.JUDGE)
 
 
 _MISS_REASON = {

@@ -32,7 +32,18 @@ from scapy.packet import Packet, Raw
 from ovsfw.compiler import Binding, Bindings, compile_policy
 from ovsfw.compiler.bindings import Uplink
 from ovsfw.lab.vswitch import PrivateSwitch
-from ovsfw.policy.model import Claim, Direction, Family, Policy, Port, Prefix, Rule, SecurityGroup, format_mac
+from ovsfw.policy.model import (
+    Claim,
+    Direction,
+    Family,
+    Policy,
+    Port,
+    Prefix,
+    Rule,
+    SecurityGroup,
+    format_mac,
+    parse_mac,
+)
 from tests.dummy import DummySwitch
 from tests.strategies import address, mac
 
@@ -41,7 +52,7 @@ UPLINK = 99
 A, B, PAIR_MAC = format_mac(mac(1)), format_mac(mac(2)), "00:00:5e:00:01:01"
 FOREIGN_MAC = "52:54:00:99:99:99"
 IP_A, IP_B, IP_C, PAIR, WIDE = "10.0.0.1", "10.0.0.2", "10.0.0.77", "10.0.0.200", "10.8.0.0/16"
-A6, B6, C6 = "2001:db8::1", "2001:db8::2", "2001:db8::77"
+A6, B6, C6, PAIR6 = "2001:db8::1", "2001:db8::2", "2001:db8::77", "2001:db8::200"
 LL_A, LL_B = "fe80::5054:ff:fe00:1", "fe80::5054:ff:fe00:2"
 ALL_NODES, SOLICITED_MAC = "ff02::1", "33:33:ff:00:00:77"
 
@@ -50,7 +61,9 @@ ALL_NODES, SOLICITED_MAC = "ff02::1", "33:33:ff:00:00:77"
 def switch(dummy_ovs: PrivateSwitch) -> DummySwitch:
     switch = DummySwitch(dummy_ovs, (1, 2, UPLINK))
     rules = tuple(Rule(f"{way.value}-{int(family)}", way, family) for way in Direction for family in Family)
-    pairs = (Claim(int(PAIR_MAC.replace(":", ""), 16), Prefix.parse(PAIR)), Claim(mac(1), Prefix.parse(WIDE)))
+    virtual = parse_mac(PAIR_MAC)
+    pairs = tuple(Claim(virtual, Prefix.parse(text)) for text in (PAIR, PAIR6))
+    pairs = (*pairs, Claim(mac(1), Prefix.parse(WIDE)))
     ports = {
         f"port-{n}": Port(
             f"port-{n}", mac(n), tuple(address(family, n) for family in Family), pairs if n == 1 else (), ("g",)
@@ -78,8 +91,10 @@ def arp(**fields: object) -> Packet:
     return ether(destination="ff:ff:ff:ff:ff:ff") / ARP(**{"hwsrc": A, "psrc": IP_A, "pdst": IP_B, **fields})
 
 
-def nd(message: Packet, source: str = A6, destination: str = ALL_NODES, *extension: Packet) -> Packet:
-    packet = ether(destination="33:33:00:00:00:01") / IPv6(src=source, dst=destination, hlim=255)
+def nd(
+    message: Packet, source: str = A6, destination: str = ALL_NODES, *extension: Packet, mac_address: str = A
+) -> Packet:
+    packet = ether(mac_address, "33:33:00:00:00:01") / IPv6(src=source, dst=destination, hlim=255)
     for header in extension:
         packet /= header
     return packet / message
@@ -122,6 +137,7 @@ GOOD = {
     "NS without the option": nd(solicitation(option=None)),
     "DAD for itself": nd(solicitation(A6, None), "::"),
     "DAD for its link-local address": nd(solicitation(LL_A, None), "::"),
+    "NA for the pair with its MAC": nd(advertisement(PAIR6, PAIR_MAC), PAIR6, mac_address=PAIR_MAC),
     "RS": nd(ICMPv6ND_RS(), LL_A),
     "RS from nowhere": nd(ICMPv6ND_RS(), "::"),
     "MLD report": nd(ICMPv6MLReport2(), LL_A, "ff02::16", IPv6ExtHdrHopByHop()),
@@ -166,6 +182,15 @@ BAD = {
     "DAD for another": nd(solicitation(B6, None), "::"),
     "DAD with an option": nd(solicitation(A6, A), "::"),
     "NA from nowhere": nd(advertisement(), "::"),
+    "NS with the option twice, the second a lie": nd(solicitation() / ICMPv6NDOptSrcLLAddr(lladdr=FOREIGN_MAC)),
+    "NS with the option twice, the first a lie": nd(solicitation(option=FOREIGN_MAC) / ICMPv6NDOptSrcLLAddr(lladdr=A)),
+    "NA with the option twice": nd(advertisement() / ICMPv6NDOptDstLLAddr(lladdr=FOREIGN_MAC)),
+    "DAD with options": nd(solicitation(A6, A) / ICMPv6NDOptSrcLLAddr(lladdr=FOREIGN_MAC), "::"),
+    "NA for the pair with the port's MAC": nd(advertisement(PAIR6)),
+    "NA for the pair with the port's MAC, without the option": nd(advertisement(PAIR6, None)),
+    "NA for itself with the pair's MAC": nd(advertisement(option=PAIR_MAC)),
+    "NS with the pair's MAC": nd(solicitation(option=PAIR_MAC)),
+    "an ARP reply from nowhere": arp(op=2, psrc="0.0.0.0", pdst=IP_A),
     "RA": nd(ICMPv6ND_RA(), LL_A),
     "redirect": nd(ICMPv6ND_Redirect(), LL_A),
     "RA behind a hop-by-hop header": nd(ICMPv6ND_RA(), LL_A, ALL_NODES, IPv6ExtHdrHopByHop()),
