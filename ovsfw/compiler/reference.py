@@ -1,14 +1,19 @@
 """The reference parts of docs/pipeline.md: Markdown made from the declarations in `pipeline`, and real flows.
 
-A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`, flows between `<!-- flows: TABLE WORDS -->`
-and `<!-- end -->`: those of a table that have all the words, of the first policy that the page shows.  Everything else
-is written by hand.
+A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`.  Flows stand between
+`<!-- flows: TABLE WORDS -->` and `<!-- end -->`: those of a table that have all the words, of the first policy that the
+page shows.  Everything else is written by hand.
+
+What registers and conntrack bits are for is said in `pipeline` by the strings below them, which Python does not keep.
+So `fill` is given the text of that module.
 """
 
 from __future__ import annotations
 
+import ast
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 
 from ovsfw.compiler import Binding, Bindings, compile_policy
 from ovsfw.compiler import pipeline as p
@@ -17,25 +22,6 @@ from ovsfw.openflow import match as m
 from ovsfw.openflow.action import Place
 from ovsfw.openflow.text import format_flow
 from ovsfw.policy.document import parse
-
-REGISTERS: dict[str, tuple[m.Field, str]] = {
-    "ENDPOINT": (
-        p.ENDPOINT,
-        "the endpoint a packet is judged for: bits 0-15 its ofport, bit 16 filtered without conntrack. 0: none of ours",
-    ),
-    "NETWORK": (
-        p.NETWORK,
-        f"the VLAN (1-4095), or {p.UNTAGGED} for untagged; bits 0-15 are the conntrack zone, so it is never zone 0",
-    ),
-    "GROUP": (p.GROUP, "the security group whose rules are being looked up"),
-    "EGRESS_RULE": (p.EGRESS_RULE, "hint of the egress rule that accepted the packet in this pass. 0: none did"),
-    "INGRESS_RULE": (p.INGRESS_RULE, "the same for ingress"),
-    "CLASS": (p.CLASS, "while one broadcast is judged: endpoints with the same groups, by their lowest ofport"),
-    "CLASS_PAGE": (p.CLASS_PAGE, "while one broadcast is judged: which part of a long list of classes"),
-    "OUTPUT_PAGE": (p.OUTPUT_PAGE, "while one packet goes out of many ports: which part of a long list of ports"),
-    "GATE": (p.GATE, "bits 0-15: the conntrack zone in which the endpoint's fragments wait for each other"),
-}
-"""Name in `pipeline`, field, and what it holds."""
 
 EXAMPLE_VLAN = 7
 _POLICY = re.compile(r"^```yaml\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -46,14 +32,18 @@ class UnknownPartError(ValueError):
     """A page asks for something that nobody makes."""
 
 
-def fill(page: str) -> str:
-    """A page with its generated parts made anew.  Raises UnknownPartError, and PolicyError for its example."""
+def fill(page: str, pipeline: str) -> str:
+    """A page with its generated parts made anew; `pipeline` is the text of pipeline.py.
+
+    Raises UnknownPartError, and PolicyError for the example.
+    """
+    about = descriptions(pipeline)
     shown = _POLICY.search(page)
     lines = example(shown[1]) if shown else []
 
     def make(found: re.Match[str]) -> str:
         kind, what = found[1], found[2]
-        body = _generated(what) if kind == "generated" else _chosen(lines, what)
+        body = _generated(what, about) if kind == "generated" else _chosen(lines, what)
         return f"<!-- {kind}: {what} -->\n{body}<!-- end -->"
 
     return _PART.sub(make, page)
@@ -67,10 +57,23 @@ def example(policy_text: str) -> list[str]:
     return [format_flow(flow, p.TABLE_NAMES).partition(",")[2] for flow in flows]
 
 
-def _generated(name: str) -> str:
+def descriptions(source: str) -> dict[str, str]:
+    r"""The string below each assignment of a module, by name, on one line.
+
+    >>> descriptions('A = 1 << 2\n"the third bit"\nB = 2')
+    {'A': 'the third bit'}
+    """
+    found = {}
+    for assignment, below in pairwise(ast.parse(source).body):
+        if isinstance(assignment, ast.Assign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            found[ast.unparse(assignment.targets[0])] = " ".join(str(below.value.value).split())
+    return found
+
+
+def _generated(name: str, about: dict[str, str]) -> str:
     if name not in PARTS:
         raise UnknownPartError(f"no part is named {name!r}; there are {', '.join(PARTS)}")
-    return f"\n{PARTS[name]()}\n"
+    return f"\n{PARTS[name](about)}\n"
 
 
 def _chosen(lines: list[str], what: str) -> str:
@@ -91,7 +94,7 @@ def _code(names: Iterable[str]) -> str:
     return " ".join(f"`{name}`" for name in names)
 
 
-def tables() -> str:
+def tables(_about: dict[str, str]) -> str:
     """Number, name, purpose, match fields, and where packets go on."""
     rows = []
     for table in p.TABLES:
@@ -103,33 +106,33 @@ def tables() -> str:
     return _rows(("number", "table", "what it is for", "may match", "leads to"), rows)
 
 
-def registers() -> str:
+def registers(about: dict[str, str]) -> str:
     """Every register in use."""
-    rows = ((f"`{field.name}`", f"`{name}`", about) for name, (field, about) in REGISTERS.items())
+    named = ((name, getattr(p, name)) for name in about)
+    rows = ((f"`{field.name}`", f"`{name}`", about[name]) for name, field in named if field in m.REGISTERS)
     return _rows(("register", "name", "holds"), rows)
 
 
-def connection() -> str:
+def connection(about: dict[str, str]) -> str:
     """What a committed connection carries."""
-    marks = (
-        ("BLOCKED", p.BLOCKED, "no longer allowed; every packet of it is dropped"),
-        ("EGRESS_OK", p.EGRESS_OK, "the originator's egress rules accepted it here"),
-        ("INGRESS_OK", p.INGRESS_OK, "the responder's ingress rules accepted it here"),
-    )
-    labels = (
-        ("EGRESS_LABEL", p.EGRESS_LABEL, "hint of the egress rule that let it in"),
-        ("INGRESS_LABEL", p.INGRESS_LABEL, "hint of the ingress rule that let it in"),
-    )
-    rows = [("`ct_mark`", str(bit.bit_length() - 1), f"`{name}`", about) for name, bit, about in marks]
-    rows += [("`ct_label`", _bits(place), f"`{name}`", about) for name, place, about in labels]
-    return _rows(("field", "bits", "name", "meaning"), rows)
+    return _rows(("field", "bits", "name", "meaning"), _carried(about))
 
 
-def _bits(place: Place) -> str:
+def _carried(about: dict[str, str]) -> Iterator[tuple[str, ...]]:
+    for name, text in about.items():
+        field, colon, meaning = text.partition(": ")
+        if colon and field in ("ct_mark", "ct_label"):
+            yield f"`{field}`", _bits(getattr(p, name)), f"`{name}`", meaning
+
+
+def _bits(place: Place | int) -> str:
+    """A single bit is declared by its value."""
+    if isinstance(place, int):
+        return str(place.bit_length() - 1)
     return f"{place.first}-{place.first + place.length - 1}"
 
 
-def zones() -> str:
+def zones(_about: dict[str, str]) -> str:
     """Which conntrack zones are used."""
     last_gate = p.FIRST_GATE | p.FIRST_GATE - 1
     return _rows(
@@ -145,7 +148,7 @@ def zones() -> str:
     )
 
 
-def cookie() -> str:
+def cookie(_about: dict[str, str]) -> str:
     """The layout of a cookie."""
     return _rows(
         ("bits", "holds"),
@@ -158,18 +161,18 @@ def cookie() -> str:
     )
 
 
-def reasons() -> str:
+def reasons(_about: dict[str, str]) -> str:
     """Every reason a flow can have."""
     rows = ((reason.number, f"`{reason.name}`", reason.text) for reason in sorted(p.Reason, key=lambda one: one.number))
     return _rows(("number", "reason", "what people are told"), rows)
 
 
-def priorities() -> str:
+def priorities(_about: dict[str, str]) -> str:
     """Every priority, highest first."""
     return _rows(("priority", "name"), ((int(priority), f"`{priority.name}`") for priority in p.Priority))
 
 
-PARTS: dict[str, Callable[[], str]] = {
+PARTS: dict[str, Callable[[dict[str, str]], str]] = {
     part.__name__: part for part in (tables, registers, connection, zones, cookie, reasons, priorities)
 }
 """Makes each generated part."""
