@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +15,7 @@ import pytest
 
 from ovsfw.cli.compiling import assume
 from ovsfw.compiler import compile_policy
+from ovsfw.compiler.pipeline import TABLE_NAMES
 from ovsfw.lab.vswitch import PrivateSwitch
 from ovsfw.openflow.text import parse_flow
 from ovsfw.policy.document import parse
@@ -124,6 +127,7 @@ def test_drift_is_shown_exactly_and_repaired_exactly(ovs: PrivateSwitch, plugged
     repair = run("apply")
     assert "+1 -2 ~1 flows" in repair.stdout
     assert installed(ovs, plugged) == right
+    assert {parse_flow(line) for line in right} >= {parse_flow(text) for text in FOREIGN}
     assert run("verify").returncode == 0
 
 
@@ -220,6 +224,40 @@ def test_a_refused_policy_changes_nothing(ovs: PrivateSwitch, plugged: str, run:
     assert len(done.stderr.splitlines()) >= 2
     assert all(f"{policy}:" in line for line in done.stderr.splitlines())
     assert installed(ovs, plugged) == before
+
+
+@pytest.mark.usefixtures("plugged")
+@pytest.mark.parametrize("command", ["diff", "apply", "verify"])
+def test_a_policy_that_is_not_there_is_an_error_and_no_difference(run: Run, policy: Path, command: str) -> None:
+    policy.unlink()
+    assert is_one_clear_line(run(command), f"ovsfw: {policy}: cannot be read: No such file or directory")
+
+
+def test_json_says_what_text_says(ovs: PrivateSwitch, plugged: str, run: Run) -> None:
+    would = json.loads(run("diff", "--format", "json").stdout)
+    assert (would["delete"], would["change"]) == ([], [])
+    assert would["no_flood"] == {"set": [1, 2], "clear": []}
+    run("apply")
+    wanted = {parse_flow(line) for line in installed(ovs, plugged)} - {parse_flow(text) for text in FOREIGN}
+    assert {parse_flow(line, TABLE_NAMES) for line in would["add"]} == wanted
+    nothing = json.loads(run("verify", "--format", "json").stdout)
+    assert not any((nothing["add"], nothing["delete"], nothing["change"], nothing["warnings"]))
+
+
+def test_ctrl_c_is_one_word(policy: Path, tmp_path: Path) -> None:
+    """A database that takes connections and never answers, so that the command waits."""
+    with socket.socket(socket.AF_UNIX) as database:
+        database.bind(str(tmp_path / "db.sock"))
+        database.listen()
+        database.settimeout(60)
+        command = [sys.executable, "-m", "ovsfw", "apply", "--policy", str(policy), "--db", f"unix:{tmp_path}/db.sock"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+            # The first connection only asks whether anybody is there.
+            database.accept()[0].close()
+            with database.accept()[0]:
+                child.send_signal(signal.SIGINT)
+                out, err = child.communicate(timeout=60)
+    assert (child.returncode, out, err) == (130, "", "ovsfw: interrupted\n")
 
 
 # --- Something is away: one clear line that says what to do -----------------------------------------------------------
