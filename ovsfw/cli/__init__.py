@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 
 import ovsfw.cli.check as checking
 from ovsfw import __version__
@@ -33,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; errors go to stderr in one line each, never as a traceback."""
+    _open_what_is_closed()
     args = parser().parse_args(argv)
     try:
         status: int = args.run(args)
@@ -45,7 +47,23 @@ def main(argv: list[str] | None = None) -> int:
         print("ovsfw: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader (head, less) has seen enough.  Keep the interpreter from complaining when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader (head, less) has seen enough.
+        _write_no_more()
+        return 1
+    except OSError as error:
+        _write_no_more()
+        print(f"ovsfw: {error}", file=sys.stderr)
         return 1
     return status
+
+
+def _open_what_is_closed() -> None:
+    """A parent may start us without stdout or stderr (`>&-`); nothing else must get their numbers."""
+    if sys.stdout is None or sys.stderr is None:
+        nowhere = Path(os.devnull).open("w")  # noqa: SIM115 - open until the end
+        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
+
+
+def _write_no_more() -> None:
+    """What is left to write goes nowhere, or the interpreter would complain when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
