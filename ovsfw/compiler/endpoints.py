@@ -1,4 +1,4 @@
-"""One endpoint: who it is, what it may send as, its groups, and the way into it."""
+"""One endpoint: who it is, what it may send as, its groups, and the connections it has accepted."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 
 from ovsfw.compiler import pipeline as p
 from ovsfw.compiler.bindings import Binding
-from ovsfw.compiler.packets import ARP, IP_OF, IPV6, SOURCE_OF, UNTAG, icmpv6, load, prefix_terms, to, udp
+from ovsfw.compiler.packets import ARP, IP_OF, IPV6, SOURCE_OF, icmpv6, load, prefix_terms, to, udp
 from ovsfw.compiler.pipeline import Priority, Reason, Table, cookie
 from ovsfw.openflow import match as m
-from ovsfw.openflow.action import Action, Output
+from ovsfw.openflow.action import Action
 from ovsfw.openflow.flow import Flow
 from ovsfw.policy.model import Claim, Family, Port, Prefix, link_local
 from ovsfw.policy.verdict import BROADCAST, DHCP_CLIENT, NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION
@@ -48,7 +48,8 @@ def endpoint_flows(binding: Binding, port: Port, groups: Mapping[str, int], *, s
     value = endpoint_value(binding, stateless=stateless)
     here = p.ENDPOINT(value)
     hint = binding.ofport
-    enter = (*judge_for(hint, value), load(p.NETWORK, network_of(binding.vlan)), to(p.SPOOF_GUARD))
+    network = load(p.NETWORK, network_of(binding.vlan))
+    enter = (*judge_for(hint, value), load(p.SENDER, remembered(hint)), network, to(p.SPOOF_GUARD))
     yield p.CLASSIFY.flow(Priority.HOOK_PORT, (m.IN_PORT(hint),), enter, cookie(Reason.CLASSIFY, hint))
     for claim in _claims(port):
         yield from _claim(here, claim, hint)
@@ -61,7 +62,25 @@ def endpoint_flows(binding: Binding, port: Port, groups: Mapping[str, int], *, s
     ):
         actions = (*look_up(port.security_groups, groups, rules), to(verdict))
         yield policy.flow(Priority.FIRST, (here,), actions, why)
-    yield p.DELIVER.flow(Priority.FIRST, (here,), (UNTAG, Output(hint)), cookie(Reason.DELIVER, hint))
+    if remembered(hint) and not stateless:
+        yield from _established(here, hint)
+
+
+def remembered(ofport: int) -> int:
+    """How a connection remembers an endpoint: in 15 bits, so not at all from 32768 on; its rules are always asked."""
+    return ofport if ofport < 1 << p.TARGET.length else 0
+
+
+def _established(here: m.Term, ofport: int) -> Iterator[Flow]:
+    """Connections that this endpoint has accepted, and answers in them."""
+    for state, accept, flags, place in (
+        (p.EGRESS_STATE, p.FORWARD, "+rpl", p.TARGET),
+        (p.INGRESS_STATE, p.COMMIT, "-rpl", p.TARGET),
+        (p.INGRESS_STATE, p.COMMIT, "+rpl", p.ORIGIN),
+    ):
+        mask = ((1 << place.length) - 1) << place.first
+        match = (here, m.ct_state(f"+trk-new{flags}"), m.CT_MARK(ofport << place.first, mask))
+        yield state.flow(Priority.SECOND, match, (to(accept),), cookie(Reason.ESTABLISHED, ofport))
 
 
 def look_up(names: tuple[str, ...], groups: Mapping[str, int], rules: Table) -> Iterator[Action]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ovsfw.compiler import pipeline as p
 from ovsfw.compiler.bindings import Uplink, VlanMode
-from ovsfw.compiler.endpoints import judge_for, look_up, network_of
+from ovsfw.compiler.endpoints import judge_for, look_up, network_of, remembered
 from ovsfw.compiler.packets import IP, IPV6, PRIORITY_TAGGED, UNTAG, load, to
 from ovsfw.compiler.pipeline import Priority, Reason, Table, cookie
 from ovsfw.compiler.standing import ACCEPTED
@@ -46,12 +46,18 @@ def network_flows(network: int, members: Sequence[Member], groups: Mapping[str, 
             owners[mac].append(member)
     for mac, sharing in owners.items():
         # A MAC that several endpoints may use (VRRP) reaches each of them.
-        actions = tuple(action for one in sharing for action in (*judge_for(one.ofport, one.value), to(p.INGRESS)))
+        actions = tuple(action for one in sharing for action in _towards(one))
         match = (here, m.ETH_DST(mac))
         yield p.FORWARD.flow(Priority.SECOND, match, actions, cookie(Reason.FORWARD, sharing[0].ofport))
     why = cookie(Reason.FLOOD, network)
     yield from _to_all(p.FLOOD, (here,), [member.ofport for member in members], why)
     yield from _fan_out(here, members, groups, why)
+
+
+def _towards(member: Member) -> tuple[Action, ...]:
+    """Judge it for one endpoint, whatever another that shares the MAC has said."""
+    receiver = load(p.RECEIVER, remembered(member.ofport))
+    return *judge_for(member.ofport, member.value), receiver, load(p.INGRESS_RULE, 0), to(p.INGRESS)
 
 
 def _to_all(table: Table, match: m.Match, ofports: Sequence[int], why: int) -> Iterator[Flow]:

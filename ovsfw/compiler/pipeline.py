@@ -41,6 +41,11 @@ GATE = m.REGISTERS[13]
 """A conntrack zone of the endpoint's own in which fragments of one datagram wait for each other; nothing is ever
 committed there."""
 
+SENDER = m.REGISTERS[14]
+"""The ofport of the endpoint that sent it, as a connection remembers it; 0 for none of ours (and from 32768 on)."""
+RECEIVER = m.REGISTERS[15]
+"""The same of the endpoint that it is for."""
+
 STATELESS = 1 << 16
 UNTAGGED = 0x1000
 HINT_BIT = 1 << 31
@@ -56,9 +61,11 @@ BLOCKED = 1 << 0
 """ct_mark: no longer allowed; every packet of it is dropped."""
 EGRESS_OK = 1 << 1
 """ct_mark: the originator's egress rules accepted it here."""
-INGRESS_OK = 1 << 2
-"""ct_mark: the responder's ingress rules accepted it here."""
-MARK_BITS = Place(m.CT_MARK, 1, 2)
+ORIGIN = Place(m.CT_MARK, 2, 15)
+"""ct_mark: the endpoint whose egress rules accepted it, by its ofport; 0 for none.  Answers are for it."""
+TARGET = Place(m.CT_MARK, 17, 15)
+"""ct_mark: the endpoint whose ingress rules accepted it, by its ofport; 0 for none.  The connection is for it alone:
+another endpoint that its packets are sent to asks its own rules."""
 EGRESS_LABEL = Place(m.CT_LABEL, 0, 32)
 """ct_label: hint of the egress rule that let it in."""
 INGRESS_LABEL = Place(m.CT_LABEL, 32, 32)
@@ -259,7 +266,7 @@ ND_TARGET = _table(
     "forward",
 )
 EGRESS_STATE = _table(
-    "egress_state", "which packets the rules must see", STATE, "egress_policy", "egress_verdict", "forward"
+    "egress_state", "which packets the rules must see", {ENDPOINT, *STATE}, "egress_policy", "egress_verdict", "forward"
 )
 EGRESS_POLICY = _table("egress_policy", "the groups of the sender", {ENDPOINT}, "egress_rules", "egress_verdict")
 EGRESS_RULES = _table(
@@ -310,7 +317,12 @@ INGRESS = _table(
     "ingress_verdict",
 )
 INGRESS_STATE = _table(
-    "ingress_state", "which packets the rules must see", STATE, "ingress_policy", "ingress_verdict", "commit"
+    "ingress_state",
+    "which packets the rules must see",
+    {ENDPOINT, *STATE},
+    "ingress_policy",
+    "ingress_verdict",
+    "commit",
 )
 INGRESS_POLICY = _table("ingress_policy", "the groups of the receiver", {ENDPOINT}, "ingress_rules", "ingress_verdict")
 INGRESS_RULES = _table(
@@ -340,7 +352,7 @@ COMMIT = _table(
     "committed",
 )
 COMMITTED = _table("committed", "what conntrack has remembered", {m.CT_STATE}, "deliver")
-DELIVER = _table("deliver", "out of the endpoint's port", {ENDPOINT})
+DELIVER = _table("deliver", "out of the endpoint's port", ())
 
 BY_NUMBER = {table.number: table for table in TABLES}
 TABLE_NAMES = {table.number: table.name for table in TABLES}

@@ -18,13 +18,14 @@ from ovsfw.compiler.packets import (
     NO_LINK_LAYER,
     PRIORITY_TAGGED,
     TAGGED,
+    UNTAG,
     icmpv6,
     load,
     to,
 )
 from ovsfw.compiler.pipeline import Priority, Reason, Table, cookie
 from ovsfw.openflow import match as m
-from ovsfw.openflow.action import NORMAL, Action, Ct, CtClear, Load, Move, Place, whole
+from ovsfw.openflow.action import NORMAL, Action, Ct, CtClear, Load, Move, OutputTo, Place, whole
 from ovsfw.openflow.flow import Flow
 from ovsfw.policy.verdict import (
     ICMPV6_FROM_ENDPOINT,
@@ -59,6 +60,7 @@ def standing_flows() -> Iterator[Flow]:
     yield from _fan_out()
     yield from _ingress()
     yield from _commit()
+    yield from _deliver()
     yield from _misses()
 
 
@@ -131,8 +133,7 @@ def _neighbour_discovery() -> Iterator[Flow]:
 class Side(NamedTuple):
     """The tables of one side.
 
-    `mark` is set when this side's rules accepted a connection that it is the origin of (on egress) or the target of (on
-    ingress); `other` is the mark of the other role.
+    What is said twice, once for each direction, is said about sides.
     """
 
     entry: Table
@@ -142,8 +143,6 @@ class Side(NamedTuple):
     gate: Table
     accept: Table
     rule: m.Field
-    mark: int
-    other: int
 
 
 EGRESS_SIDE = Side(
@@ -154,8 +153,6 @@ EGRESS_SIDE = Side(
     p.EGRESS_GATE,
     p.FORWARD,
     p.EGRESS_RULE,
-    p.EGRESS_OK,
-    p.INGRESS_OK,
 )
 INGRESS_SIDE = Side(
     p.INGRESS,
@@ -165,18 +162,16 @@ INGRESS_SIDE = Side(
     p.INGRESS_GATE,
     p.COMMIT,
     p.INGRESS_RULE,
-    p.INGRESS_OK,
-    p.EGRESS_OK,
 )
 
 
 def _state(side: Side) -> Iterator[Flow]:
-    """Accepted connections pass without a look at the rules, if it was *this side* that accepted them.
+    """Accepted connections pass without a look at the rules, if it was *this endpoint* that accepted them.
 
-    A connection is remembered with the sides that accepted it.  In its original direction a packet needs the mark of
-    the side it is at; a reply needs the mark of the other role, because the sender of replies is the responder.
-    Without the mark (the endpoint was plugged after the connection began, or the packet passes this switch twice) the
-    rules are asked.
+    A connection is remembered with the endpoints that accepted it, and their flows (see `endpoints`) let it pass.  What
+    an endpoint sends of a connection that it began is known by its source address, which the spoof guard has checked.
+    Where nobody remembers (the endpoint was plugged after the connection began; the packet is sent to another endpoint
+    than the first one was) the rules are asked.
 
     Later fragments, which only the userspace datapath shows, have no ports to ask the rules about.  They skip them, and
     wait at the gate for the first one, which does not.
@@ -184,10 +179,9 @@ def _state(side: Side) -> Iterator[Flow]:
     table = side.state
     yield _flow(table, Priority.BAN, (m.ct_state("+trk+inv"),), (), Reason.INVALID)
     yield _flow(table, Priority.FIRST, (m.ct_state("+trk"), m.CT_MARK(p.BLOCKED, p.BLOCKED)), (), Reason.BLOCKED)
-    for flags, bit in (("-rpl", side.mark), ("+rpl", side.other)):
-        for kind in ("+est", "+rel"):
-            match = (m.ct_state(f"+trk-new{kind}{flags}"), m.CT_MARK(bit, bit))
-            yield _flow(table, Priority.SECOND, match, (to(side.accept),), Reason.ESTABLISHED)
+    if side is EGRESS_SIDE:
+        began = (m.ct_state("+trk-new-rpl"), m.CT_MARK(p.EGRESS_OK, p.EGRESS_OK))
+        yield _flow(table, Priority.SECOND, began, (to(side.accept),), Reason.ESTABLISHED)
     skip = (load(side.rule, p.FRAGMENT_HINT), to(side.verdict))
     for family in (IP, IPV6):
         yield _flow(table, Priority.THIRD, (family, LATER_FRAGMENT, m.ct_state("+trk")), skip, Reason.FRAGMENT)
@@ -232,26 +226,27 @@ def _forward() -> Iterator[Flow]:
     yield _flow(p.FORWARD, Priority.MISS, (), (to(p.LEAVE),), Reason.LEAVE)
 
 
-def _remember(onward: Table, mark: Load, *labels: tuple[m.Field, Place]) -> tuple[Action, ...]:
-    """Commit with the mark and the hints of the rules that accepted.
+_ONE_WAY = m.ct_state("+trk-rpl")
+# What a side writes into a connection that its rules accepted.
+_EGRESS_ACCEPTS = (
+    Load(Place(m.CT_MARK, 1, 1), 1),
+    Move(Place(p.SENDER, 0, 15), p.ORIGIN),
+    Move(whole(p.EGRESS_RULE), p.EGRESS_LABEL),
+)
+_INGRESS_ACCEPTS = (Move(Place(p.RECEIVER, 0, 15), p.TARGET), Move(whole(p.INGRESS_RULE), p.INGRESS_LABEL))
+
+
+def _remember(onward: Table, *writes: Load | Move) -> tuple[Action, ...]:
+    """Commit.
 
     The packet goes on in another table, which looks at its state once more: what comes out of conntrack need not be
     what went in (see `_gates`).
     """
-    hints = (Move(whole(rule), label) for rule, label in labels)
-    return (Ct(p.ZONE, commit=True, table=onward.number, exec=(mark, *hints)),)
-
-
-_ONE_WAY = m.ct_state("+trk-rpl")
-_EGRESS_MARK = Load(Place(m.CT_MARK, 1, 1), 1)
-_INGRESS_MARK = Load(Place(m.CT_MARK, 2, 1), 1)
-_BOTH_MARKS = Load(p.MARK_BITS, 3)
-_EGRESS_HINT = (p.EGRESS_RULE, p.EGRESS_LABEL)
-_INGRESS_HINT = (p.INGRESS_RULE, p.INGRESS_LABEL)
+    return (Ct(p.ZONE, commit=True, table=onward.number, exec=writes),)
 
 
 def _leave() -> Iterator[Flow]:
-    remember = _remember(p.LEFT, _EGRESS_MARK, _EGRESS_HINT)
+    remember = _remember(p.LEFT, *_EGRESS_ACCEPTS)
     for family in (IP, IPV6):
         match = (family, _ONE_WAY, ACCEPTED[p.EGRESS_RULE])
         yield _flow(p.LEAVE, Priority.FIRST, match, remember, Reason.COMMIT)
@@ -263,9 +258,9 @@ def _commit() -> Iterator[Flow]:
     """Only what a rule accepted in this pass is written; replies never are."""
     egress, ingress = ACCEPTED[p.EGRESS_RULE], ACCEPTED[p.INGRESS_RULE]
     cases = (
-        (Priority.FIRST, (egress, ingress), _remember(p.COMMITTED, _BOTH_MARKS, _EGRESS_HINT, _INGRESS_HINT)),
-        (Priority.SECOND, (egress,), _remember(p.COMMITTED, _EGRESS_MARK, _EGRESS_HINT)),
-        (Priority.THIRD, (ingress,), _remember(p.COMMITTED, _INGRESS_MARK, _INGRESS_HINT)),
+        (Priority.FIRST, (egress, ingress), _remember(p.COMMITTED, *_EGRESS_ACCEPTS, *_INGRESS_ACCEPTS)),
+        (Priority.SECOND, (egress,), _remember(p.COMMITTED, *_EGRESS_ACCEPTS)),
+        (Priority.THIRD, (ingress,), _remember(p.COMMITTED, *_INGRESS_ACCEPTS)),
     )
     for priority, terms, remember in cases:
         for family in (IP, IPV6):
@@ -298,6 +293,12 @@ def _ingress() -> Iterator[Flow]:
         yield _flow(p.INGRESS, Priority.SEVENTH, tracked, (to(p.INGRESS_STATE),), Reason.JUDGE)
 
 
+def _deliver() -> Iterator[Flow]:
+    """Out of the port that ENDPOINT names; 0, nobody, is no port."""
+    out = (UNTAG, OutputTo(Place(p.ENDPOINT, 0, 16)))
+    yield _flow(p.DELIVER, Priority.FIRST, (), out, Reason.DELIVER)
+
+
 _MISS_REASON = {
     p.SPOOF_GUARD: Reason.SPOOF,
     p.ND_GUARD: Reason.SPOOF,
@@ -311,5 +312,5 @@ _MISS_REASON = {
 def _misses() -> Iterator[Flow]:
     """Explicit, so that what is dropped is counted and has a reason."""
     for table in p.TABLES:
-        if table not in (p.CLASSIFY, p.UPLINK, p.FORWARD, p.LEAVE, p.COMMIT):
+        if table not in (p.CLASSIFY, p.UPLINK, p.FORWARD, p.LEAVE, p.COMMIT, p.DELIVER):
             yield _flow(table, Priority.MISS, (), (), _MISS_REASON.get(table, Reason.MISS))

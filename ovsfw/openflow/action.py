@@ -54,6 +54,13 @@ IN_PORT = Output(ofproto.OFPP_IN_PORT)
 
 
 @dataclass(frozen=True, slots=True)
+class OutputTo:
+    """Send the packet out of the port whose number some bits of a field hold."""
+
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
 class Resubmit:
     """Look the packet up in another table, then come back for the next action."""
 
@@ -118,7 +125,7 @@ class Unknown:
     data: bytes
 
 
-Action = Output | Resubmit | Load | Move | Conjunction | Ct | CtClear | PopVlan | Unknown
+Action = Output | OutputTo | Resubmit | Load | Move | Conjunction | Ct | CtClear | PopVlan | Unknown
 
 
 def _ofs_nbits(place: Place) -> int:
@@ -139,6 +146,11 @@ def _to_codec(action: Action) -> Any:  # noqa: ANN401
 @_to_codec.register
 def _(action: Output) -> Any:  # noqa: ANN401
     return parser.OFPActionOutput(action.port, 0)
+
+
+@_to_codec.register
+def _(action: OutputTo) -> Any:  # noqa: ANN401
+    return parser.NXActionOutputReg(ofs_nbits=_ofs_nbits(action.place), src=_NAMES[action.place.field], max_len=0)
 
 
 @_to_codec.register
@@ -233,6 +245,7 @@ def _ct(parsed: Any) -> Ct:  # noqa: ANN401
 
 _BY_CODEC_CLASS: dict[type, Callable[[Any], Action]] = {
     parser.OFPActionOutput: lambda parsed: Output(parsed.port),
+    parser.NXActionOutputReg: lambda parsed: OutputTo(_place_of(parsed.src, parsed.ofs_nbits)),
     parser.OFPActionPopVlan: lambda _: PopVlan(),
     parser.NXActionResubmitTable: lambda parsed: Resubmit(parsed.table_id),
     parser.NXActionRegLoad: lambda parsed: Load(_place_of(parsed.dst, parsed.ofs_nbits), parsed.value),
@@ -286,6 +299,7 @@ __all__ = [
     "Load",
     "Move",
     "Output",
+    "OutputTo",
     "Place",
     "PopVlan",
     "Resubmit",

@@ -265,6 +265,15 @@ def _actions(text: str, tables: Mapping[str, int]) -> tuple[a.Action, ...]:
     return () if words == ["drop"] else tuple(_action(word, tables) for word in words)
 
 
+@_format.register
+def _(action: a.OutputTo, _tables: Tables) -> str:
+    return f"output:{write_place(action.place)}"
+
+
+def _output(inside: str, _tables: Mapping[str, int]) -> a.Action:
+    return a.OutputTo(read_place(inside)) if "[" in inside else a.Output(read_port(inside))
+
+
 def _action(word: str, tables: Mapping[str, int]) -> a.Action:
     found = _CALL.fullmatch(word)
     if found is None:
@@ -307,7 +316,7 @@ def _ct(inside: str, tables: Mapping[str, int]) -> a.Ct:
 
 
 _READERS: Mapping[str, Callable[[str, Mapping[str, int]], a.Action]] = {
-    "output": lambda inside, _: a.Output(read_port(inside)),
+    "output": _output,
     "resubmit": lambda inside, tables: a.Resubmit(_table_number(inside.removeprefix(","), tables)),
     "load": _load,
     "move": _move,

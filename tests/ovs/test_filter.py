@@ -121,7 +121,7 @@ def test_a_connection_carries_its_rules(switch: DummySwitch) -> None:
     switch.program(compile_policy(policy(), plugged(1, 2)))
     assert arrived(switch, 1, datagram(Family.IPV4, 1, 2, (1000, 53), 100)) == {2: 1}
     entry = switch.call("dpctl/dump-conntrack").strip()
-    assert "mark=6" in entry
+    assert f"mark={2 << 17 | 1 << 2 | 2}" in entry
     label = int(entry.split("labels=")[1].split(",")[0].split()[0], 16)
     hints = rule_hints(policy())
     assert (hints[label & 0xFFFFFFFF].id, hints[label >> 32].id) == ("out-4", "dns-4")
@@ -146,8 +146,40 @@ def test_an_endpoint_plugged_later_does_not_inherit_connections_past_its_rules(s
     assert arrived(switch, 1, question)[UPLINK] == 1
     assert arrived(switch, UPLINK, answer) == {1: 1}
     switch.keep_connections(compile_policy(policy(), plugged(1, 2)))
-    assert "mark=2" in switch.call("dpctl/dump-conntrack")
+    assert f"mark={1 << 2 | 2}" in switch.call("dpctl/dump-conntrack")
     assert arrived(switch, 1, question) == {}
+
+
+def test_a_connection_of_one_endpoint_opens_no_other(switch: DummySwitch) -> None:
+    """Port 3 lets everything in.  Whoever sends to port 2's address but to port 3's MAC opens nothing at port 2."""
+    before = policy()
+    open_to_all = SecurityGroup("open", rules=tuple(Rule(f"all-{f}", INGRESS, f) for f in Family))
+    ports = {**before.ports, "port-3": replace(before.ports["port-3"], security_groups=("open",))}
+    loose = replace(before, ports=ports, security_groups={**before.security_groups, "open": open_to_all})
+    switch.program(compile_policy(loose, plugged(1, 2, 3)))
+    to_port_2 = ether(1, 2) / IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=1, dport=54)
+    misled = ether(1, 3) / to_port_2[IP]
+    answer = ether(40, 1) / IP(src="10.0.0.2", dst="10.0.0.1") / UDP(sport=54, dport=1)
+    assert arrived(switch, 1, [misled]) == {3: 1}
+    assert arrived(switch, UPLINK, [answer]) == {1: 1}, "an accomplice outside makes the connection an established one"
+    assert arrived(switch, 1, [misled]) == {3: 1}
+    assert arrived(switch, 1, [to_port_2]) == {}
+
+
+def test_endpoints_that_share_a_mac_are_each_judged_by_their_own_rules(switch: DummySwitch) -> None:
+    before = policy()
+    virtual = Claim(mac(50), address(Family.IPV4, 50))
+    closed = SecurityGroup("closed")
+    ports = {
+        **before.ports,
+        "port-2": replace(before.ports["port-2"], pairs=(virtual,)),
+        "port-3": replace(before.ports["port-3"], pairs=(virtual,), security_groups=("closed",)),
+    }
+    shared = replace(before, ports=ports, security_groups={**before.security_groups, "closed": closed})
+    switch.program(compile_policy(shared, plugged(1, 2, 3)))
+    question = ether(1, 50) / IP(src="10.0.0.1", dst="10.0.0.50") / UDP(sport=1000, dport=53)
+    for _ in range(3):
+        assert arrived(switch, 1, [question]) == {2: 1}
 
 
 def test_a_port_that_nobody_has_looked_at_yet_passes_nothing(switch: DummySwitch) -> None:
