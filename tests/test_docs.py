@@ -1,58 +1,136 @@
-"""The documents name things that are there."""
+"""What README and docs/ show is real: generated parts, flows, numbers, commands, links."""
 
 from __future__ import annotations
 
-import ast
+import contextlib
+import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from ovsfw.cli import parser
+from ovsfw.cli.compiling import assume
+from ovsfw.compiler import compile_policy
+from ovsfw.compiler.pipeline import TABLE_NAMES, TABLES
+from ovsfw.compiler.reference import UnknownPartError, descriptions, fill
+from ovsfw.compiler.stats import stats
+from ovsfw.lab.shapes import SHAPES, shape
+from ovsfw.openflow.match import REGISTERS
+from ovsfw.openflow.text import format_flow
+from ovsfw.policy.document import parse
+from tests.test_house import ROOT
 
-ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+README = (ROOT / "README.md").read_text()
+PIPELINE_PAGE = (ROOT / "docs" / "pipeline.md").read_text()
+PIPELINE = (ROOT / "ovsfw" / "compiler" / "pipeline.py").read_text()
 
-
-def names_in(path: Path) -> set[str]:
-    return {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)}
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_every_test_that_is_named_exists(document: Path) -> None:
-    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", document.read_text())
-    missing = [f"{path}::{name}" for path, name in named if name not in names_in(ROOT / path)]
-    assert not missing
-    assert named or document.name != "security.md"
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_every_file_that_is_named_exists(document: Path) -> None:
-    text = document.read_text()
-    links = re.findall(r"\]\((?!http)([^)#]+)", text)
-    paths = re.findall(r"`((?:tests|docs|scripts|ovsfw)/[\w./-]*\w)(?:`|::)", text)
-    missing = [link for link in links if not (document.parent / link).exists()]
-    missing += [path for path in paths if not (ROOT / path).exists()]
-    assert not missing
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+SPAN = re.compile(r"`(ovsfw [^`]+)`")
+# A family of commands with several verbs in one cell: `ovsfw lab up`, `matrix`, ...
+VERBS = re.compile(r"^\| `ovsfw lab up`(?:, `[a-z]+`)+", re.MULTILINE)
+MENTIONED = {"ovsfw lab"}
 
 
-def test_every_packet_test_is_in_the_table() -> None:
-    text = (ROOT / "docs" / "security.md").read_text()
-    for module in ("test_spoof_guard", "test_filter", "test_state"):
-        tests = {name for name in names_in(ROOT / f"tests/ovs/{module}.py") if name.startswith("test_")}
-        unnamed = {name for name in tests if f"::{name}`" not in text}
-        # These prove that labels are written and ICMP works at all: no protection.
-        assert unnamed <= {"test_a_connection_carries_its_rules", "test_an_echo_reply_needs_its_request"}
+def commands(text: str) -> list[str]:
+    """Every command line of ovsfw in code spans and blocks."""
+    lines = [line.strip().removeprefix("$ ") for _, block in BLOCK.findall(text) for line in block.splitlines()]
+    found = {line.partition(" #")[0].strip() for line in lines if line.startswith("ovsfw ")}
+    found.update(SPAN.findall(BLOCK.sub("", text)))
+    for row in VERBS.findall(text):
+        found.update(f"ovsfw lab {verb}" for verb in re.findall(r"`([a-z]+)`", row))
+    return sorted(found - MENTIONED)
 
 
-COMMAND = re.compile(r"(?:`|\$ |ovsfw-lab/)(?:sudo )?ovsfw ((?:lab )?[a-z]+(?: --?[\w-]+(?: [\w.'*-]+)?)*)")
+COMMANDS = sorted({(page.name, command) for page in PAGES for command in commands(page.read_text())})
+# Arguments that a mention in running text leaves out.
+LEFT_OUT: tuple[list[str], ...] = (["--policy", "FILE"], ["small"], ["web1"], [])
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_every_command_that_is_shown_can_be_typed(document: Path) -> None:
-    for line in COMMAND.findall(document.read_text()):
-        words = [word.strip("'") for word in line.split()]
-        if "--policy" not in words and words[0] in ("check", "compile", "diff", "apply", "verify"):
-            words += ["--policy", "FILE"]
-        if words != ["lab"]:
-            parser().parse_args([*words, *{"exec": ["vm1"], "shape": ["small"]}.get(words[-1], [])])
+def is_understood(words: list[str]) -> bool:
+    with contextlib.suppress(SystemExit):
+        parser().parse_args(words)
+        return True
+    return False
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS)
+def test_every_command_is_understood(page: str, command: str) -> None:
+    words = shlex.split(command)[1:]
+    words = ["small" if word == "NAME" else word for word in words]
+    assert any(is_understood([*words, *more]) for more in LEFT_OUT), f"{page}: {command}"
+
+
+def test_every_command_is_in_the_readme() -> None:
+    """What `ovsfw --help` lists is in the table."""
+    listed = re.findall(r"^    (\w+) ", parser().format_help(), re.MULTILINE)
+    assert len(listed) >= 7
+    assert [name for name in listed if f"| `ovsfw {name}" not in README] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    links = [link.partition("#")[0] for link in LINK.findall(page.read_text()) if "://" not in link]
+    assert [link for link in links if link and not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_that_is_named_exists(page: Path) -> None:
+    named = re.findall(r"`((?:ovsfw|tests|scripts|docs)/[\w./*-]*\w/?)`", page.read_text())
+    assert [name for name in named if not list(ROOT.glob(name.rstrip("/")))] == []
+
+
+def test_the_generated_parts_of_the_pipeline_page_are_current() -> None:
+    assert fill(PIPELINE_PAGE, PIPELINE).splitlines() == PIPELINE_PAGE.splitlines(), "run scripts/regen-docs"
+
+
+def test_the_pipeline_page_tells_of_every_table() -> None:
+    headings = " ".join(re.findall(r"^### (.*)$", PIPELINE_PAGE, re.MULTILINE)).replace(",", " ").split()
+    assert [table.name for table in TABLES if table.name not in headings] == []
+
+
+def test_every_register_of_the_pipeline_is_described() -> None:
+    used = set(re.findall(r"REGISTERS\[(\d+)\]", PIPELINE))
+    rows = set(re.findall(r"^\| `reg(\d+)` \| `[A-Z_]+` \| \w", fill(PIPELINE_PAGE, PIPELINE), re.MULTILINE))
+    assert used == rows
+    assert len(used) <= len(REGISTERS)
+
+
+def test_a_part_that_nobody_makes_is_refused() -> None:
+    with pytest.raises(UnknownPartError, match="no part is named 'weather'"):
+        fill("<!-- generated: weather -->\n<!-- end -->", PIPELINE)
+    with pytest.raises(UnknownPartError, match="no flow of the example is in table egress and has snow"):
+        fill("<!-- flows: egress snow -->\n<!-- end -->", PIPELINE)
+
+
+def test_descriptions_are_the_strings_below_assignments() -> None:
+    source = 'A = 1\n"""of\nA"""\nB = 2\nC = 3\n"""of C"""\ndef f(): pass\n"of nothing"\n'
+    assert descriptions(source) == {"A": "of A", "C": "of C"}
+    assert "GROUP" in descriptions(PIPELINE)
+
+
+def test_the_policy_of_the_readme_becomes_the_flows_of_the_readme() -> None:
+    (text,) = [block for kind, block in BLOCK.findall(README) if kind == "yaml"]
+    policy = parse(text.encode(), "README.md")
+    flows = compile_policy(policy, assume(policy)).flows.flows()
+    made = [format_flow(flow, TABLE_NAMES).partition(",")[2] for flow in flows]
+    rules = [line for line in made if line.startswith("table=ingress_rules_v4,") and "priority=0 " not in line]
+    (shown,) = [block for _, block in BLOCK.findall(README) if block.startswith("table=")]
+    assert shown.splitlines() == rules
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_numbers_of_the_readme_are_counted(name: str) -> None:
+    row = re.search(rf"^\| {name} \|(.*)\|$", README, re.MULTILINE)
+    assert row is not None
+    shown = [int(cell.replace(",", "")) for cell in row[1].split("|")]
+    document = shape(name)
+    policy = parse(json.dumps(document).encode(), name)
+    bindings = assume(policy, "local-*")
+    found = stats(policy, bindings, compile_policy(policy, bindings))
+    about = shown.pop(3)
+    assert shown == [found.endpoints, found.rule_masks, found.addresses, found.multiplied]
+    assert about == pytest.approx(found.flows, rel=0.02)
