@@ -1,7 +1,8 @@
-"""What README and docs/ show is real: generated parts, flows, numbers, commands, links."""
+"""What README and docs/ show is real: generated parts, flows, numbers, commands, links, tests."""
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import re
@@ -79,8 +80,28 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_file_that_is_named_exists(page: Path) -> None:
-    named = re.findall(r"`((?:ovsfw|tests|scripts|docs)/[\w./*-]*\w/?)`", page.read_text())
+    named = re.findall(r"`((?:ovsfw|tests|scripts|docs)/[\w./*-]*\w/?)(?:`|::)", page.read_text())
     assert [name for name in named if not list(ROOT.glob(name.rstrip("/")))] == []
+
+
+def functions_in(path: Path) -> set[str]:
+    return {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_test_that_is_named_exists(page: Path) -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text())
+    assert [f"{path}::{name}" for path, name in named if name not in functions_in(ROOT / path)] == []
+    assert named or page.name != "security.md"
+
+
+def test_every_packet_test_is_in_the_table_of_protections() -> None:
+    text = (ROOT / "docs" / "security.md").read_text()
+    for module in ("test_spoof_guard", "test_filter", "test_state"):
+        tests = {name for name in functions_in(ROOT / f"tests/ovs/{module}.py") if name.startswith("test_")}
+        # These prove that labels are written and ICMP works at all: no protection.
+        others = {"test_a_connection_carries_its_rules", "test_an_echo_reply_needs_its_request"}
+        assert {name for name in tests if f"::{name}`" not in text} <= others
 
 
 def test_the_generated_parts_of_the_pipeline_page_are_current() -> None:
