@@ -81,7 +81,9 @@ def test_arp_from_the_network(pair: Bench) -> None:
 def test_neighbour_discovery_from_the_network(pair: Bench) -> None:
     router = {"src": ROUTER_LOCAL}
     reaches_endpoints(pair, solicit("outside", address(6, 2), ROUTER_MAC, **router), "vm1", *BOTH)
-    reaches_endpoints(pair, solicit("outside", address(6, 2), ROUTER_MAC, dst=address(6, 2), to=mac(2), **router), "vm2")
+    reaches_endpoints(
+        pair, solicit("outside", address(6, 2), ROUTER_MAC, dst=address(6, 2), to=mac(2), **router), "vm2"
+    )
     reaches_endpoints(pair, advertise("outside", ROUTER_LOCAL, ROUTER_MAC, **router), "vm1", *BOTH)
 
 

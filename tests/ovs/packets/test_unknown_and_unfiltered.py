@@ -9,7 +9,7 @@ from scapy.packet import Packet
 from ovsfw.compiler import Binding
 from ovsfw.compiler.bindings import Uplink
 from ovsfw.compiler.pipeline import INGRESS_VERDICT, Reason
-from tests.ovs.packets.bench import STRANGER, UPLINK, Bench, address, ingress, mac, policy_of, unfiltered, vm
+from tests.ovs.packets.bench import STRANGER, UPLINK, Bench, Json, address, ingress, mac, policy_of, unfiltered, vm
 from tests.ovs.packets.frames import (
     ALL_NODES,
     BROADCAST,
@@ -173,9 +173,9 @@ def test_stealing_the_place_in_the_mac_table(mixed: Bench, family: int) -> None:
 
 
 def test_broadcast_from_it_is_filtered(mixed: Bench) -> None:
-    to_all = {"to": BROADCAST, "dst": "255.255.255.255"}
+    to_all: Json = {"to": BROADCAST, "dst": "255.255.255.255"}
     mixed.sends("vm4", udp(4, "vm4", "vm1", **to_all)).reaches("vm3", "vm5", "uplink")
-    everybody = {"to": multicast_mac(ALL_NODES), "dst": ALL_NODES}
+    everybody: Json = {"to": multicast_mac(ALL_NODES), "dst": ALL_NODES}
     mixed.sends("vm4", udp(6, "vm4", "vm1", **everybody)).reaches("vm3", "vm5", "uplink")
     mixed.sends("vm4", ping(6, "vm4", "vm1", **everybody)).reaches("vm2", "vm3", "vm5", "uplink")
 
