@@ -101,7 +101,7 @@ class Compiler:
             mine = {name: groups[name] for name in port.security_groups}
             build = partial(endpoint_flows, binding, port, mine, stateless=stateless)
             self._unit(("endpoint", binding.ofport), (binding, port, mine, stateless), build)
-            value = endpoint_value(binding, stateless=stateless)
+            value = endpoint_value(binding, port, stateless=stateless)
             member = Member(binding.ofport, value, port.macs, port.security_groups)
             networks[network_of(binding.vlan)].append(member)
         for network, inside in networks.items():

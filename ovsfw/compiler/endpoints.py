@@ -22,9 +22,9 @@ def network_of(vlan: int) -> int:
     return vlan or p.UNTAGGED
 
 
-def endpoint_value(binding: Binding, *, stateless: bool) -> int:
+def endpoint_value(binding: Binding, port: Port, *, stateless: bool) -> int:
     """The value of ENDPOINT."""
-    return binding.ofport | (p.STATELESS if stateless else 0)
+    return binding.ofport | (p.STATELESS if stateless else 0) | (p.PAIRED if port.pairs else 0)
 
 
 def judge_for(ofport: int, value: int) -> tuple[Action, ...]:
@@ -45,7 +45,7 @@ def unknown_port(binding: Binding) -> Flow:
 
 def endpoint_flows(binding: Binding, port: Port, groups: Mapping[str, int], *, stateless: bool) -> Iterator[Flow]:
     """Everything about one endpoint but the way to it, which is the network's.  `groups` numbers its groups."""
-    value = endpoint_value(binding, stateless=stateless)
+    value = endpoint_value(binding, port, stateless=stateless)
     here = p.ENDPOINT(value)
     hint = binding.ofport
     network = load(p.NETWORK, network_of(binding.vlan))
@@ -63,7 +63,7 @@ def endpoint_flows(binding: Binding, port: Port, groups: Mapping[str, int], *, s
         actions = (*look_up(port.security_groups, groups, rules), to(verdict))
         yield policy.flow(Priority.FIRST, (here,), actions, why)
     if remembered(hint) and not stateless:
-        yield from _established(here, hint)
+        yield from _established(here, hint, is_paired=bool(port.pairs))
 
 
 def remembered(ofport: int) -> int:
@@ -71,13 +71,19 @@ def remembered(ofport: int) -> int:
     return ofport if ofport < 1 << p.TARGET.length else 0
 
 
-def _established(here: m.Term, ofport: int) -> Iterator[Flow]:
-    """Connections that this endpoint has accepted, and answers in them."""
-    for state, accept, flags, place in (
+def _established(here: m.Term, ofport: int, *, is_paired: bool) -> Iterator[Flow]:
+    """Connections that this endpoint has accepted, and answers in them.
+
+    What it sends of a connection that it began needs a flow of its own only where its address does not tell who it is.
+    """
+    cases = [
         (p.EGRESS_STATE, p.FORWARD, "+rpl", p.TARGET),
         (p.INGRESS_STATE, p.COMMIT, "-rpl", p.TARGET),
         (p.INGRESS_STATE, p.COMMIT, "+rpl", p.ORIGIN),
-    ):
+    ]
+    if is_paired:
+        cases.append((p.EGRESS_STATE, p.FORWARD, "-rpl", p.ORIGIN))
+    for state, accept, flags, place in cases:
         mask = ((1 << place.length) - 1) << place.first
         match = (here, m.ct_state(f"+trk-new{flags}"), m.CT_MARK(ofport << place.first, mask))
         yield state.flow(Priority.SECOND, match, (to(accept),), cookie(Reason.ESTABLISHED, ofport))

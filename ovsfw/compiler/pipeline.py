@@ -22,7 +22,8 @@ from ovsfw.openflow.flow import Flow, flow
 
 ENDPOINT = m.REGISTERS[5]
 """The endpoint this packet is judged for: the sender in the egress stages, the receiver in the ingress stages.
-Bits 0-15 are its ofport, bit 16 says that it is filtered without conntrack.  0: none of ours."""
+Bits 0-15 are its ofport, bit 16 says that it is filtered without conntrack, bit 17 that it has address pairs, which
+others may have too.  0: none of ours."""
 NETWORK = m.REGISTERS[6]
 """The VLAN (1-4095), or 4096 for untagged; also the conntrack zone, so that it is never zone 0."""
 GROUP = m.REGISTERS[7]
@@ -47,6 +48,7 @@ RECEIVER = m.REGISTERS[15]
 """The same of the endpoint that it is for."""
 
 STATELESS = 1 << 16
+PAIRED = 1 << 17
 UNTAGGED = 0x1000
 HINT_BIT = 1 << 31
 ZONE = Place(NETWORK, 0, 16)

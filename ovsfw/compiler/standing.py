@@ -169,7 +169,8 @@ def _state(side: Side) -> Iterator[Flow]:
     """Accepted connections pass without a look at the rules, if it was *this endpoint* that accepted them.
 
     A connection is remembered with the endpoints that accepted it, and their flows (see `endpoints`) let it pass.  What
-    an endpoint sends of a connection that it began is known by its source address, which the spoof guard has checked.
+    an endpoint sends of a connection that it began is known by its source address, which the spoof guard has checked,
+    unless it has address pairs: others may have the same.
     Where nobody remembers (the endpoint was plugged after the connection began; the packet is sent to another endpoint
     than the first one was) the rules are asked.
 
@@ -180,7 +181,7 @@ def _state(side: Side) -> Iterator[Flow]:
     yield _flow(table, Priority.BAN, (m.ct_state("+trk+inv"),), (), Reason.INVALID)
     yield _flow(table, Priority.FIRST, (m.ct_state("+trk"), m.CT_MARK(p.BLOCKED, p.BLOCKED)), (), Reason.BLOCKED)
     if side is EGRESS_SIDE:
-        began = (m.ct_state("+trk-new-rpl"), m.CT_MARK(p.EGRESS_OK, p.EGRESS_OK))
+        began = (p.ENDPOINT(0, p.PAIRED), m.ct_state("+trk-new-rpl"), m.CT_MARK(p.EGRESS_OK, p.EGRESS_OK))
         yield _flow(table, Priority.SECOND, began, (to(side.accept),), Reason.ESTABLISHED)
     skip = (load(side.rule, p.FRAGMENT_HINT), to(side.verdict))
     for family in (IP, IPV6):
