@@ -117,7 +117,8 @@ def ports(draw: st.DrawFn, number: int, groups: list[SecurityGroup]) -> Port:
                 st.sampled_from((mac(number), 0x00005E000101)),
                 st.sampled_from(("10.0.0.200", "10.0.0.128/30", "2001:db8::200", "0.0.0.0/0")).map(Prefix.parse),
             ),
-            max_size=1,
+            max_size=3,
+            unique=True,
         )
     )
     fixed = tuple(
