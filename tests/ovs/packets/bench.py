@@ -21,7 +21,8 @@ from scapy.packet import Packet
 from ovsfw.compiler import Binding, Bindings, compile_policy
 from ovsfw.compiler.bindings import Uplink
 from ovsfw.compiler.ids import rule_hints
-from ovsfw.compiler.pipeline import TABLE_NAMES, Reason, Table, read_cookie
+from ovsfw.compiler.pipeline import EGRESS_LABEL, INGRESS_LABEL, ORIGIN, TABLE_NAMES, TARGET, Reason, Table, read_cookie
+from ovsfw.openflow.action import Place
 from ovsfw.openflow.flow import Key
 from ovsfw.policy.document import parse
 from ovsfw.policy.model import Policy
@@ -166,12 +167,21 @@ class Tracked:
     mark: int
     label: int
 
+    @property
+    def sides(self) -> tuple[int, int]:
+        """The ofports of the endpoints whose egress and whose ingress rules accepted it; 0 for none."""
+        return _part(self.mark, ORIGIN), _part(self.mark, TARGET)
+
     @classmethod
     def read(cls, line: str) -> Tracked:
         numbers = {"zone": 0, "mark": 0, "labels": 0}
         for name, value in re.findall(r",(zone|mark|labels)=(\w+)", line):
             numbers[name] = int(value, 0)
         return cls(line, *numbers.values())
+
+
+def _part(value: int, place: Place) -> int:
+    return value >> place.first & ((1 << place.length) - 1)
 
 
 class Bench:
@@ -224,6 +234,12 @@ class Bench:
         self.switch.keep_connections(compile_policy(self.policy, self.bindings))
         self._drops = self._dropping()
 
+    def plug(self, name: str, vlan: int = 0) -> None:
+        """Plug a machine in that was elsewhere; connections live on."""
+        bound = (*self.bindings.endpoints, Binding(name, NUMBERS[name], vlan))
+        self.bindings = Bindings(tuple(sorted(bound, key=lambda each: each[1])), self.bindings.uplinks)
+        self.install()
+
     def sends(self, name: str, frame: Frame) -> Outcome:
         """One packet, from one machine."""
         out = self.switch.send(NUMBERS[name], bytes(frame))
@@ -253,5 +269,5 @@ class Bench:
     def rules_named(self, label: int) -> tuple[str, str]:
         """The ids of the egress and the ingress rule that a ct_label names; "" for none."""
         hints = {hint: found.id for hint, found in rule_hints(self.policy).items()}
-        low, high = label & 0xFFFFFFFF, label >> 32 & 0xFFFFFFFF
+        low, high = _part(label, EGRESS_LABEL), _part(label, INGRESS_LABEL)
         return hints[low] if low else "", hints[high] if high else ""
