@@ -240,6 +240,13 @@ class Bench:
         self.bindings = Bindings(tuple(sorted(bound, key=lambda each: each[1])), self.bindings.uplinks)
         self.install()
 
+    def move(self, name: str, vlan: int) -> None:
+        """Put a machine into another VLAN; connections live on."""
+        moved = [bound._replace(vlan=vlan) if bound.port_id == name else bound for bound in self.bindings.endpoints]
+        self.bindings = Bindings(tuple(moved), self.bindings.uplinks)
+        self.switch.tag([NUMBERS[name]], vlan)
+        self.install()
+
     def sends(self, name: str, frame: Frame) -> Outcome:
         """One packet, from one machine."""
         out = self.switch.send(NUMBERS[name], bytes(frame))
