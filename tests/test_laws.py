@@ -377,6 +377,7 @@ ABOUT_PORTS = {
     Reason.UNKNOWN_PORT,
     Reason.UPLINK,
     Reason.UPLINK_TAGGED,
+    Reason.ESTABLISHED,
 }
 
 

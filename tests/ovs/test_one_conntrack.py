@@ -187,3 +187,21 @@ def test_an_address_that_two_may_use_does_not_lend_the_rules_of_one_to_the_other
         assert UPLINK in switch.send(2, question)
         assert switch.send(3, question) == {}
         assert switch.send(UPLINK, answer).keys() == {2}
+
+
+@pytest.mark.parametrize("client", [2, UPLINK])
+def test_an_answer_needs_no_rule_and_a_question_does(switch: DummySwitch, client: int) -> None:
+    """The client may only ask, the server may only be asked."""
+    asks = SecurityGroup("g2", rules=(Rule("g2/egress", Direction.EGRESS, Family.IPV4),))
+    serves = SecurityGroup("g1", rules=(Rule("g1/ingress", Direction.INGRESS, Family.IPV4),))
+    ports = {f"port-{n}": Port(f"port-{n}", mac(n), (address(Family.IPV4, n),), (), (f"g{n}",)) for n in (1, 2)}
+    bindings = Bindings((Binding("port-1", 1), Binding("port-2", 2)), (Uplink(UPLINK),))
+    switch.program(compile_policy(Policy(ports, {"g1": serves, "g2": asks}), bindings))
+    at = OUTSIDE if client == UPLINK else address(Family.IPV4, client)
+    question = Connection(None, None, at, address(Family.IPV4, 1), UDP, 1000, 53)
+    macs = (ROUTER if client == UPLINK else mac(client), mac(1))
+    back = packet(question.reversed(), macs[::-1])
+    assert switch.send(1, back) == {}
+    for _ in range(3):
+        assert switch.send(client, packet(question, macs)).keys() == {1}
+        assert switch.send(1, back).keys() == {client}
