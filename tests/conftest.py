@@ -8,10 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from ovsfw.lab.vswitch import PrivateSwitch
 
 _NUMBERS = itertools.count()
+
+# The same examples on every run where a failure stops others; anywhere else they are new each time.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 @pytest.fixture(scope="module")
