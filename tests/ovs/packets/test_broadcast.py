@@ -6,7 +6,7 @@ vm1 sends; vm2 accepts everything, vm3 UDP 5353, vm4 UDP 5353 from vm1 alone, vm
 from __future__ import annotations
 
 import pytest
-from scapy.packet import Packet
+from scapy.layers.inet import UDP
 
 from ovsfw.compiler import Binding, Bindings, compile_policy
 from ovsfw.compiler.bindings import Uplink
@@ -159,12 +159,21 @@ def test_a_neighbour_is_no_server(crowd: Bench) -> None:
 # --- Large ones -----------------------------------------------------------------------------------------------------
 
 
-def arrivals(bench: Bench, sender: str, packet: Packet) -> dict[str, int]:
+@pytest.mark.parametrize("sender", ["vm1", "uplink"])
+def test_a_broadcast_in_fragments_reaches_nobody_more(crowd: Bench, family: int, sender: str) -> None:
+    """Later fragments have no ports, so rules with ports admit none of them; who accepts everything gets them all."""
+    who = "outside" if sender == "uplink" else sender
+    shout = udp(family, who, "vm1", dport=MDNS, **to_many(TO_MANY[family][0])) / bytes(2 * FRAGMENT)
+    del shout[UDP].len
+    del shout[UDP].chksum
     found: dict[str, int] = {}
-    for part in cut(packet, FRAGMENT):
-        for name, frames in bench.sends(sender, part).out.items():
+    for part in cut(shout, FRAGMENT):
+        for name, frames in crowd.sends(sender, part).out.items():
             found[name] = found.get(name, 0) + len(frames)
-    return found
+    assert found.pop("vm2") == 2
+    assert found.pop("uplink", 2) == 2
+    assert not found.keys() & {"vm1", "vm5", "vm6"}
+    assert all(count < 2 for count in found.values())
 
 
 # --- Many endpoints -------------------------------------------------------------------------------------------------
@@ -175,14 +184,25 @@ FIRST = 101
 
 @pytest.fixture(scope="module")
 def town(dummy_ovs: PrivateSwitch) -> DummySwitch:
-    """500 endpoints in one network, with 300 lists of three groups of which no two are the same; 1 accepts UDP 53."""
+    """500 endpoints in one network, with 300 different lists of seven groups; every other list accepts UDP 53.
+
+    To ask them all takes more resubmits than Open vSwitch allows for one packet.
+    """
     numbers = range(FIRST, FIRST + MANY)
     groups: dict[str, list[Json]] = {f"g{n}": [ingress(4, "tcp", 1000 + n)] for n in range(LISTS)}
     for n in range(0, LISTS, 2):
         groups[f"g{n}"].append(ingress(4, "udp", 53))
+    shared = ["nothing", "talker", *(f"shared{n}" for n in range(4))]
+    groups.update({name: [ingress(4, "tcp", 80)] for name in shared[2:]})
     ports = [
-        vm(0, "open", f"g{n % LISTS}", id=f"vm{n}", mac_address=f"52:54:00:01:{n >> 8:02x}:{n & 255:02x}", fixed_ips=[])
-        | {"security_groups": ["nothing", "talker", f"g{n % LISTS}"]}
+        vm(
+            0,
+            *shared,
+            f"g{n % LISTS}",
+            id=f"vm{n}",
+            mac_address=f"52:54:00:01:{n >> 8:02x}:{n & 255:02x}",
+            fixed_ips=[],
+        )
         for n in numbers
     ]
     made = DummySwitch(dummy_ovs, (*numbers, GATE), bridge="br-town")
@@ -211,3 +231,13 @@ def test_one_arp_request_to_500_endpoints(town: DummySwitch) -> None:
     out = town.send(GATE, bytes(arp("outside", "vm1")))
     assert len(out) == MANY
     assert all(len(frames) == 1 for frames in out.values())
+
+
+def test_the_limit_of_resubmits_would_be_noticed(dummy_ovs: PrivateSwitch) -> None:
+    """What goes over the limit is said in the trace and in the log, where the test above looks."""
+    made = DummySwitch(dummy_ovs, (901,), bridge="br-loop")
+    lines = "".join(f"table={n},actions={','.join([f'resubmit(,{n + 1})'] * 20)}\n" for n in range(1, 4))
+    made.switch.ofctl("add-flows", "br-loop", "-", stdin=f"table=0,actions=resubmit(,1)\n{lines}table=4,actions=drop\n")
+    assert "Too many resubmits" in made.call("ofproto/trace", "br-loop", "in_port=901")
+    made.send(901, bytes(arp("vm1", "vm2")))
+    assert "resubmit" in (made.switch.rundir / "ovs-vswitchd.log").read_text()
