@@ -16,7 +16,9 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from ovsfw.compiler import Binding, Bindings, compile_policy
+from ovsfw.compiler import pipeline as p
 from ovsfw.compiler.bindings import Uplink
+from ovsfw.compiler.ids import rule_hints
 from ovsfw.lab.vswitch import PrivateSwitch
 from ovsfw.policy.model import (
     Claim,
@@ -31,7 +33,7 @@ from ovsfw.policy.model import (
     format_mac,
 )
 from ovsfw.policy.verdict import UDP, Connection, verdict
-from tests.dummy import DummySwitch
+from tests.dummy import BRIDGE, DummySwitch
 from tests.packets import ROUTER, packet
 from tests.strategies import UPLINK, address, mac
 
@@ -205,3 +207,64 @@ def test_an_answer_needs_no_rule_and_a_question_does(switch: DummySwitch, client
     for _ in range(3):
         assert switch.send(client, packet(question, macs)).keys() == {1}
         assert switch.send(1, back).keys() == {client}
+
+
+def everything(name: str, *directions: Direction) -> SecurityGroup:
+    return SecurityGroup(name, rules=tuple(Rule(f"{name}/{each.value}", each, Family.IPV4) for each in directions))
+
+
+def two(one: SecurityGroup, other: SecurityGroup) -> Policy:
+    """Ports 1 and 2, each with a group."""
+    groups = {1: one, 2: other}
+    ports = {
+        f"port-{n}": Port(f"port-{n}", mac(n), (address(Family.IPV4, n),), (), (group.id,))
+        for n, group in groups.items()
+    }
+    return Policy(ports, {group.id: group for group in groups.values()})
+
+
+def both_ways(server: int) -> tuple[bytes, bytes]:
+    """Port 1 asks, the other answers."""
+    question = Connection(None, None, address(Family.IPV4, 1), address(Family.IPV4, server), UDP, 1000, 53)
+    macs = mac(1), mac(server)
+    return packet(question, macs), packet(question.reversed(), macs[::-1])
+
+
+def test_an_answer_that_its_sender_s_rules_had_to_allow_stays_an_answer(switch: DummySwitch) -> None:
+    """The server is plugged while the client already talks to it: nobody remembers that it was asked."""
+    policy = two(everything("asks", Direction.EGRESS), everything("both", *Direction))
+    client, server = Binding("port-1", 1), Binding("port-2", 2)
+    question, answer = both_ways(2)
+    switch.program(compile_policy(policy, Bindings((client,), (Uplink(UPLINK),))))
+    assert UPLINK in switch.send(1, question)
+    assert switch.send(UPLINK, answer).keys() == {1}
+    switch.keep_connections(compile_policy(policy, Bindings((client, server), (Uplink(UPLINK),))))
+    for _ in range(3):
+        assert switch.send(2, answer).keys() == {1}
+
+
+def test_a_blocked_connection_passes_in_no_direction(switch: DummySwitch) -> None:
+    policy = two(everything("one", *Direction), everything("other", *Direction))
+    switch.program(compile_policy(policy, Bindings((Binding("port-1", 1), Binding("port-2", 2)), (Uplink(UPLINK),))))
+    question, answer = both_ways(2)
+    assert switch.send(1, question).keys() == {2}
+    assert switch.send(2, answer).keys() == {1}
+    block = f"table=0,priority=40000,in_port=1,udp,actions=ct(commit,zone={p.UNTAGGED},exec(load:1->NXM_NX_CT_MARK[0]))"
+    switch.switch.ofctl("add-flow", BRIDGE, block)
+    switch.send(1, question)
+    switch.switch.ofctl("del-flows", BRIDGE, "--strict", block.split(",actions", maxsplit=1)[0])
+    assert switch.send(1, question) == {}
+    assert switch.send(2, answer) == {}
+
+
+def test_the_first_group_that_accepts_has_the_connection(switch: DummySwitch) -> None:
+    """Groups are asked in order of their ids, and not after one has accepted."""
+    policy = two(everything("a", *Direction), everything("b", *Direction))
+    ports = {name: replace(port, security_groups=("a", "b")) for name, port in policy.ports.items()}
+    policy = replace(policy, ports=ports)
+    switch.program(compile_policy(policy, Bindings((Binding("port-1", 1), Binding("port-2", 2)), (Uplink(UPLINK),))))
+    assert switch.send(1, both_ways(2)[0]).keys() == {2}
+    entry = switch.call("dpctl/dump-conntrack")
+    label = int(entry.split("labels=")[1].split(",")[0].split()[0], 16)
+    hints = rule_hints(policy)
+    assert (hints[label & 0xFFFFFFFF].id, hints[label >> 32].id) == ("a/egress", "a/ingress")
