@@ -24,7 +24,7 @@ from ovsfw.compiler.standing import standing_flows
 from ovsfw.errors import PolicyError, SwitchError
 from ovsfw.lab.shapes import shape
 from ovsfw.openflow import match as m
-from ovsfw.openflow.action import NORMAL, Conjunction, Ct, Load, Output, Resubmit, decode_actions
+from ovsfw.openflow.action import NORMAL, Conjunction, Ct, Load, Output, Resubmit, decode_actions, whole
 from ovsfw.openflow.diff import diff
 from ovsfw.openflow.flow import Flow, FlowSet, flow
 from ovsfw.policy.model import (
@@ -116,6 +116,14 @@ def test_the_whole_world_everywhere_compiles() -> None:
 def test_what_is_too_long_for_a_flow_is_said(situation: tuple[Policy, Bindings]) -> None:
     with pytest.raises(PolicyError, match=r"endpoint 1: .* 64 KiB .*fewer security groups"):
         compiled(situation)
+
+
+def test_every_long_list_of_ports_begins_at_its_first_page() -> None:
+    """Two classes of 3,500 endpoints: the second must not go on at the page where the first has ended."""
+    program = compiled(everybody(7000, 2, 1))
+    turning = [entry.actions for entry in program.flows.flows() if Load(whole(p.OUTPUT_PAGE), 1) in entry.actions]
+    assert len(turning) == 3, "flooding, and each class"
+    assert {actions[-1] for actions in turning} == {Load(whole(p.OUTPUT_PAGE), 0)}
 
 
 @pytest.mark.parametrize(("count", "groups", "each"), [(500, 40, 2), (1000, 20, 5), (2000, 80, 3)])

@@ -67,7 +67,7 @@ def _to_all(table: Table, match: m.Match, ofports: Sequence[int], why: int) -> I
     for number, page in enumerate(pages):
         actions: list[Action] = [UNTAG, *map(Output, page)]
         if page is not pages[-1]:
-            actions += [load(p.OUTPUT_PAGE, number + 1), to(table)]
+            actions += [load(p.OUTPUT_PAGE, number + 1), to(table), load(p.OUTPUT_PAGE, 0)]
         terms = (*match, p.OUTPUT_PAGE(number)) if number else match
         yield table.flow(Priority.FIRST if number else Priority.SECOND, terms, tuple(actions), why)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ovsfw.cli.compiling import assume
-from ovsfw.compiler import compile_policy, ids
+from ovsfw.compiler import Binding, Bindings, compile_policy, ids
 from ovsfw.compiler import pipeline as p
 from ovsfw.compiler.pipeline import OWNER, TABLES, PipelineError, Priority, Reason, cookie, read_cookie
 from ovsfw.compiler.portrange import masks
@@ -18,8 +18,9 @@ from ovsfw.errors import ConfigError
 from ovsfw.lab.shapes import SHAPES, shape
 from ovsfw.openflow import match as m
 from ovsfw.openflow.action import Resubmit
+from ovsfw.openflow.flow import DuplicateFlowError
 from ovsfw.policy.document import parse
-from ovsfw.policy.model import PortRange
+from ovsfw.policy.model import Policy, PortRange
 
 ports = st.integers(0, 65535)
 # What Neutron's own driver needs for the shape `medium`.
@@ -116,3 +117,9 @@ def test_flows_are_additive(name: str) -> None:
 def test_a_shape_that_is_none() -> None:
     with pytest.raises(ConfigError, match="huge"):
         shape("huge")
+
+
+def test_bindings_that_cannot_be_are_a_bug_and_not_a_program() -> None:
+    both = Bindings((Binding("one", 5), Binding("other", 5)))
+    with pytest.raises(DuplicateFlowError):
+        compile_policy(Policy(), both)
