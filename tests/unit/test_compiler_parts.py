@@ -123,3 +123,11 @@ def test_bindings_that_cannot_be_are_a_bug_and_not_a_program() -> None:
     both = Bindings((Binding("one", 5), Binding("other", 5)))
     with pytest.raises(DuplicateFlowError):
         compile_policy(Policy(), both)
+
+
+@pytest.mark.parametrize(("digest", "numbers"), [(0, (1, 2)), (7, (7, 8)), (p.HINT_BIT - 1, (p.HINT_BIT - 1, 1))])
+def test_zero_is_nobody_s_number_and_counting_on_begins_anew(
+    monkeypatch: pytest.MonkeyPatch, digest: int, numbers: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(ids, "_digest", lambda _: digest)
+    assert tuple(ids.number(["a", "b"]).values()) == numbers
