@@ -16,10 +16,11 @@ from typing import Any
 
 from ovsfw.cli.options import add_format
 from ovsfw.errors import ConfigError
-from ovsfw.lab import demo, show
+from ovsfw.lab import demo, selftest, show
 from ovsfw.lab.matrix import measure
 from ovsfw.lab.shapes import SHAPES, shape
-from ovsfw.lab.topology import DEFAULT_NAME, down, find, make_place, namespace, up
+from ovsfw.lab.topology import DEFAULT_NAME, Lab, down, find, make_place, namespace, up
+from ovsfw.policy.model import Policy
 from ovsfw.sources.file import read_policy
 
 DIFFERENT = 1
@@ -30,6 +31,7 @@ A session:
   ovsfw lab exec web1 ping -c1 10.9.0.41
   ovsfw apply --policy shop.yaml --db unix:/run/ovsfw-lab/db.sock
   ovsfw lab matrix
+  ovsfw lab selftest
   ovsfw lab exec switch ovs-ofctl dump-flows br-int
   ovsfw lab down
 """
@@ -39,7 +41,7 @@ def add(subparsers: Any) -> None:  # noqa: ANN401 - argparse's type is private
     """Register the commands."""
     lab = subparsers.add_parser(
         "lab",
-        help="VMs as network namespaces on this machine: up, matrix, exec, demo, shape, down",
+        help="VMs as network namespaces on this machine: up, matrix, selftest, exec, demo, shape, down",
         description="Network namespaces stand for VMs, on a private Open vSwitch.  Nothing else on the machine is "
         "touched.  Needs root.",
         epilog=_EPILOG,
@@ -53,6 +55,11 @@ def add(subparsers: Any) -> None:  # noqa: ANN401 - argparse's type is private
 
     about = "every machine tries every service of every other: the policy beside the packets.  Exit 0 agree, 1 differ"
     command = _command(commands, "matrix", run_matrix, about)
+    _add_policy(command, "default: the one the lab was made from, read again")
+    add_format(command)
+
+    about = "try to get round the filter with forged frames from inside the machines.  Exit 0 all stopped, 1 not"
+    command = _command(commands, "selftest", run_selftest, about)
     _add_policy(command, "default: the one the lab was made from, read again")
     add_format(command)
 
@@ -116,10 +123,7 @@ def run_up(args: argparse.Namespace) -> int:
 
 def run_matrix(args: argparse.Namespace) -> int:
     """Probe a lab."""
-    lab = find(make_place(args.name, args.directory))
-    if not args.policy and not lab.policy_file:
-        raise ConfigError("the lab was not made from a file: say --policy FILE")
-    policy = read_policy(Path(args.policy or lab.policy_file))
+    lab, policy = _lab_and_policy(args)
     matrix = asyncio.run(measure(lab, policy))
     if args.format == "json":
         print(json.dumps(show.as_json(matrix), indent=2))
@@ -127,6 +131,25 @@ def run_matrix(args: argparse.Namespace) -> int:
         for line in show.as_text(matrix, colour=sys.stdout.isatty()):
             print(line)
     return DIFFERENT if matrix.differences else 0
+
+
+def run_selftest(args: argparse.Namespace) -> int:
+    """Attack a lab."""
+    outcomes = selftest.selftest(*_lab_and_policy(args))
+    if args.format == "json":
+        print(json.dumps(selftest.as_json(outcomes), indent=2))
+    else:
+        for line in selftest.as_text(outcomes):
+            print(line)
+    return 0 if all(outcome.is_right for outcome in outcomes) else DIFFERENT
+
+
+def _lab_and_policy(args: argparse.Namespace) -> tuple[Lab, Policy]:
+    """The lab that is meant, and the policy it was made from, or the given one."""
+    lab = find(make_place(args.name, args.directory))
+    if not args.policy and not lab.policy_file:
+        raise ConfigError("the lab was not made from a file: say --policy FILE")
+    return lab, read_policy(Path(args.policy or lab.policy_file))
 
 
 def run_exec(args: argparse.Namespace) -> int:

@@ -229,6 +229,11 @@ class Bench:
         self.install()
         self.switch.forget()
 
+    def change(self, *ports: Json, **groups: list[Json]) -> None:
+        """Another policy for the machines that are here; connections, and what the switch has learned, live on."""
+        self.policy = policy_of(ports, groups)
+        self.install()
+
     def install(self) -> None:
         """Make the switch hold the policy; connections live on."""
         self.switch.keep_connections(compile_policy(self.policy, self.bindings))

@@ -9,6 +9,7 @@ from scapy.packet import Packet
 from ovsfw.compiler import Binding
 from ovsfw.compiler.bindings import Uplink
 from ovsfw.compiler.pipeline import INGRESS_VERDICT, Reason
+from tests.dummy import BRIDGE
 from tests.ovs.packets.bench import STRANGER, UPLINK, Bench, Json, address, ingress, mac, policy_of, unfiltered, vm
 from tests.ovs.packets.frames import (
     ALL_NODES,
@@ -170,6 +171,30 @@ def test_stealing_the_place_in_the_mac_table(mixed: Bench, family: int) -> None:
     mixed.sends("uplink", udp(family, "outside", "vm3")).reaches("vm3")
     mixed.sends("vm1", udp(family, "vm1", "vm3")).reaches("vm3")
     mixed.sends("vm3", udp(family, "vm3", "outside")).spares("vm1", "vm2")
+
+
+FOREIGN = "52:54:00:00:00:aa"
+
+
+def test_what_was_learned_before_port_security_leads_there_no_more(bench: Bench, family: int) -> None:
+    """It sent from any MAC while it might.  Now it has rules, and what is for that MAC would pass them by."""
+    bench.enforce(unfiltered(4), vm(1, "open"))
+    bench.sends("vm4", udp(family, "vm4", "outside", mac=FOREIGN)).spares("vm1")
+    bench.sends("uplink", udp(family, "outside", "vm4", to=FOREIGN)).reaches("vm4")
+    bench.change(vm(4, "nothing"), vm(1, "open"))
+    bench.sends("uplink", udp(family, "outside", "vm4", to=FOREIGN)).spares("vm4")
+    bench.sends("vm1", udp(family, "vm1", "vm4", to=FOREIGN)).spares("vm4")
+
+
+def test_what_was_learned_before_the_filter_leads_there_no_more(bench: Bench, family: int) -> None:
+    """The same where the bridge was a plain switch until now."""
+    bench.enforce(vm(4, "nothing"), vm(1, "open"))
+    bench.switch.switch.ofctl("replace-flows", BRIDGE, "-", stdin="priority=0,actions=NORMAL\n")
+    bench.sends("vm4", udp(family, "vm4", "outside", mac=FOREIGN))
+    bench.switch.switch.ofctl("del-flows", BRIDGE)
+    bench.install()
+    bench.sends("uplink", udp(family, "outside", "vm4", to=FOREIGN)).spares("vm4")
+    bench.sends("vm1", udp(family, "vm1", "vm4", to=FOREIGN)).spares("vm4")
 
 
 def test_broadcast_from_it_is_filtered(mixed: Bench) -> None:

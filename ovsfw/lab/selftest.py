@@ -1,0 +1,191 @@
+"""Tries to get round the filter of a running lab, with frames put straight onto the machines' devices.
+
+Every frame carries a mark of its own behind its last byte, where no protocol looks, so that it is known again wherever
+it comes out.  When all have been sent, every sender repeats a frame that must reach everybody: the switch takes the
+packets of a port in their order, so when that has arrived, all before it have arrived or were dropped.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ovsfw.errors import ConfigError, SwitchError
+from ovsfw.lab.attempts import Attempt, attempts
+from ovsfw.lab.netns import NAMES
+from ovsfw.lab.scenes import scenes
+from ovsfw.lab.topology import Lab, namespace
+from ovsfw.policy.model import Policy
+
+PATIENCE = 3.0  # seconds for what must arrive
+_MARK_BYTES = 16
+_ALL_PROTOCOLS = 0x0003  # ETH_P_ALL (if_ether.h)
+_NEW_NETWORK = 0x40000000  # CLONE_NEWNET (sched.h)
+_LONGEST = 1 << 16
+DEVICE = "eth0"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """An attempt, and the machines at which it arrived."""
+
+    scene: str
+    attempt: Attempt
+    arrived: frozenset[str]
+
+    @property
+    def is_right(self) -> bool:
+        """Whether a good frame arrived everywhere, and a bad one nowhere."""
+        wanted = set(self.attempt.machines)
+        return wanted <= self.arrived if self.attempt.good else not wanted & self.arrived
+
+    @property
+    def words(self) -> str:
+        """`passed`, `stopped`, `LOST` or `GOT THROUGH`, and where if that is news."""
+        attempt = self.attempt
+        if self.is_right:
+            return "passed" if attempt.good else "stopped"
+        where = set(attempt.machines) - self.arrived if attempt.good else set(attempt.machines) & self.arrived
+        return f"{'LOST on the way' if attempt.good else 'GOT THROUGH'} to {', '.join(sorted(where))}"
+
+
+def selftest(lab: Lab, policy: Policy) -> tuple[Outcome, ...]:
+    """Try everything.
+
+    Raises ConfigError when there is nothing to try, SwitchError when a machine cannot be entered or its device is down.
+    """
+    staged = [
+        (scene.title, attempt, secrets.token_bytes(_MARK_BYTES))
+        for scene in scenes(policy, lab.plan)
+        for attempt in attempts(scene)
+    ]
+    if not staged:
+        raise ConfigError("nothing to try: no machine of the lab has port security, an address and a neighbour")
+    fences = {attempt.sender: attempt for _, attempt, _ in reversed(staged) if attempt.good}
+    with ExitStack() as stack:
+        wires = {machine.name: stack.enter_context(Wire.at(lab, machine.name)) for machine in lab.plan.machines}
+        waiting = []
+        for _, attempt, mark in staged:
+            wires[attempt.sender].send(attempt.frame + mark)
+            waiting += [(wires[name], mark) for name in attempt.machines if attempt.good]
+        for attempt in fences.values():
+            mark = secrets.token_bytes(_MARK_BYTES)
+            wires[attempt.sender].send(attempt.frame + mark)
+            waiting += [(wires[name], mark) for name in attempt.machines]
+        _settle(waiting)
+        return tuple(
+            Outcome(title, attempt, frozenset(name for name, wire in wires.items() if wire.has(mark)))
+            for title, attempt, mark in staged
+        )
+
+
+def _settle(waiting: list[tuple[Wire, bytes]]) -> None:
+    """Wait until all that must arrive has arrived, or for so long that it never will."""
+    deadline = time.monotonic() + PATIENCE
+    while any(not wire.has(mark) for wire, mark in waiting) and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+class Wire:
+    """The device of a machine, for whole frames."""
+
+    def __init__(self, name: str, sock: socket.socket) -> None:
+        self._name = name
+        self._sock = sock
+        self._marks: set[bytes] = set()
+
+    @classmethod
+    @contextmanager
+    def at(cls, lab: Lab, machine: str) -> Iterator[Wire]:
+        """Open it for a while.  Raises SwitchError."""
+        try:
+            with _inside(NAMES / namespace(lab.place, machine)):
+                sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ALL_PROTOCOLS))
+                sock.bind((DEVICE, _ALL_PROTOCOLS))
+        except OSError as error:
+            raise SwitchError(f"machine {machine}: {error.strerror}; take the lab down and up again") from None
+        with sock:
+            sock.setblocking(False)
+            yield cls(machine, sock)
+
+    def send(self, frame: bytes) -> None:
+        """Put a frame on the wire.  Raises SwitchError."""
+        try:
+            self._sock.send(frame)
+        except OSError as error:
+            raise SwitchError(f"machine {self._name} cannot send: {error.strerror}") from None
+
+    def has(self, mark: bytes) -> bool:
+        """Whether a frame with this mark has come in."""
+        with suppress(BlockingIOError):
+            while True:
+                data, sender = self._sock.recvfrom(_LONGEST)
+                if sender[2] != socket.PACKET_OUTGOING:
+                    self._marks.add(data[-_MARK_BYTES:])
+        return mark in self._marks
+
+
+@contextmanager
+def _inside(path: Path) -> Iterator[None]:
+    """What is opened meanwhile belongs to another network namespace.  Raises OSError."""
+    with path.open("rb") as there, Path("/proc/thread-self/ns/net").open("rb") as here:
+        _enter(there.fileno())
+        try:
+            yield
+        finally:
+            _enter(here.fileno())
+
+
+def _enter(namespace_fd: int) -> None:
+    """setns(2), which Python has only since 3.12."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(namespace_fd, _NEW_NETWORK):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def as_text(outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """Everything that was tried, by scene, and a summary."""
+    scene = ""
+    for outcome in outcomes:
+        if outcome.scene != scene:
+            scene = outcome.scene
+            yield f"{scene}:"
+        kind = "good" if outcome.attempt.good else "bad"
+        yield f"  {kind:4}  {outcome.attempt.what:58}  {outcome.words}"
+    yield summary(outcomes)
+
+
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """One line."""
+    good = [outcome.is_right for outcome in outcomes if outcome.attempt.good]
+    bad = [outcome.is_right for outcome in outcomes if not outcome.attempt.good]
+    text = f"selftest: {sum(bad)} of {len(bad)} bad frames were stopped, {sum(good)} of {len(good)} good ones passed"
+    if not any(good):
+        text += "; nothing passes at all: has the policy been applied (ovsfw apply)?"
+    return text
+
+
+def as_json(outcomes: Sequence[Outcome]) -> dict[str, object]:
+    """The same for programs."""
+    return {
+        "attempts": [
+            {
+                "scene": outcome.scene,
+                "attempt": outcome.attempt.what,
+                "sender": outcome.attempt.sender,
+                "good": outcome.attempt.good,
+                "arrived": sorted(outcome.arrived),
+                "right": outcome.is_right,
+            }
+            for outcome in outcomes
+        ],
+        "wrong": sum(not outcome.is_right for outcome in outcomes),
+    }

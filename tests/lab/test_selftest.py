@@ -1,0 +1,162 @@
+"""The self-test finds nothing on a filter that holds, and finds what is broken, on real labs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from ovsfw.cli import main
+from ovsfw.compiler.pipeline import FORWARD, SPOOF_GUARD
+from ovsfw.errors import ConfigError
+from ovsfw.lab.demo import POLICY
+from ovsfw.lab.scenes import scenes
+from ovsfw.lab.selftest import Outcome, as_text, selftest
+from ovsfw.lab.topology import BRIDGE, Lab, Place, down, up
+from ovsfw.policy.document import parse
+from ovsfw.policy.model import Policy
+
+pytestmark = [pytest.mark.ovs, pytest.mark.packets]
+
+# Two networks with the same machines; in red nothing is allowed, blue is stateless.
+TWO_NETWORKS = """
+security_groups:
+  - {id: closed}
+  - id: loose
+    stateful: false
+    rules:
+      - {direction: egress, protocol: udp}
+      - {direction: ingress, protocol: udp, port_range_min: 53, port_range_max: 53}
+ports:
+  - {id: a, mac_address: "52:54:00:00:00:01", security_groups: [closed], network_id: red,
+     fixed_ips: [{ip_address: 10.8.0.1}, {ip_address: "2001:db8:8::1"}]}
+  - {id: b, mac_address: "52:54:00:00:00:02", security_groups: [closed], network_id: red,
+     fixed_ips: [{ip_address: 10.8.0.2}, {ip_address: "2001:db8:8::2"}]}
+  - {id: c, mac_address: "52:54:00:00:00:01", security_groups: [loose], network_id: blue,
+     fixed_ips: [{ip_address: 10.8.0.1}]}
+  - {id: d, mac_address: "52:54:00:00:00:02", security_groups: [loose], network_id: blue,
+     fixed_ips: [{ip_address: 10.8.0.2}]}
+"""
+
+
+@pytest.fixture(scope="module")
+def shop_lab(place: Place, shop: Policy) -> Iterator[Lab]:
+    lab = up(shop, place, str(POLICY))
+    yield lab
+    down(place)
+
+
+def apply(lab: Lab, policy: str = str(POLICY)) -> None:
+    """Make it whole again, and let the switch forget what it has learned while it was not."""
+    lab.switch.ofctl("del-flows", BRIDGE)
+    assert main(["apply", "--policy", policy, "--db", lab.switch.db]) == 0
+    lab.switch.appctl("fdb/flush", BRIDGE)
+
+
+def add_flow(lab: Lab, flow: str) -> None:
+    """Add a flow, and let no cached decision outlive it."""
+    lab.switch.ofctl("add-flow", BRIDGE, flow)
+    lab.switch.appctl("revalidator/purge")
+
+
+def command(lab: Lab, *more: str) -> list[str]:
+    return ["lab", "selftest", "--name", lab.place.name, "--directory", str(lab.place.directory), *more]
+
+
+def wrong(outcomes: tuple[Outcome, ...]) -> set[str]:
+    return {f"{outcome.attempt.what}: {outcome.words}" for outcome in outcomes if not outcome.is_right}
+
+
+def test_a_filter_that_holds(shop_lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    apply(shop_lab)
+    capsys.readouterr()
+    assert main(command(shop_lab)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "app against db, IPv4:"
+    assert "  bad   ARP reply: the victim's address is at my MAC                stopped" in lines
+    assert "  good  an allowed packet (tcp/5432)                                passed" in lines
+    assert lines[-1] == "selftest: 79 of 79 bad frames were stopped, 17 of 17 good ones passed"
+
+
+def test_a_flow_that_lets_everything_through(shop_lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    apply(shop_lab)
+    add_flow(shop_lab, "table=0,priority=65535,actions=NORMAL")
+    capsys.readouterr()
+    assert main(command(shop_lab, "--format", "json")) == 1
+    found = json.loads(capsys.readouterr().out)
+    through = {attempt["attempt"] for attempt in found["attempts"] if not attempt["right"]}
+    bad = {attempt["attempt"] for attempt in found["attempts"] if not attempt["good"]}
+    assert bad - through == {
+        # NORMAL does not flood into endpoints, because their ports are still out of flooding ...
+        "... in a broadcast frame",
+        "from outside: MPLS to everybody",
+        "from outside: a tag of another VLAN",
+        # ... sends nothing back to where it believes the receiver to be ...
+        "the victim's source MAC",
+        # ... and no bridge forwards this.
+        "spanning tree",
+    }
+
+
+@pytest.mark.parametrize(
+    ("flow", "expected"),
+    [
+        ("table=spoof_guard,priority=450,arp", "ARP in the victim's name"),
+        ("table=spoof_guard,priority=600,ipv6,icmp6,icmp_type=134", "router advertisement"),
+        ("table=spoof_guard,priority=600,udp,tp_src=67", "DHCP offer"),
+    ],
+)
+def test_one_protection_that_is_broken(shop_lab: Lab, shop: Policy, flow: str, expected: str) -> None:
+    """What the flow lets through, and nothing else, is reported."""
+    apply(shop_lab)
+    match = flow.replace("spoof_guard", str(SPOOF_GUARD.number))
+    add_flow(shop_lab, f"{match},actions=resubmit(,{FORWARD.number})")
+    found = wrong(selftest(shop_lab, shop))
+    apply(shop_lab)
+    assert any(text.startswith(f"{expected}: GOT THROUGH to ") for text in found)
+    assert all("ARP" in text for text in found) == ("arp" in flow)
+    assert wrong(selftest(shop_lab, shop)) == set()
+
+
+def test_good_twins_that_are_lost(shop_lab: Lab, shop: Policy) -> None:
+    apply(shop_lab)
+    add_flow(shop_lab, "table=0,priority=65535,arp,actions=drop")
+    found = wrong(selftest(shop_lab, shop))
+    assert any(text.startswith("ARP request of its own: LOST on the way to bastion, db") for text in found)
+    assert all("ARP" in text for text in found)
+
+
+def test_no_flows_at_all(shop_lab: Lab, shop: Policy) -> None:
+    shop_lab.switch.ofctl("del-flows", BRIDGE)
+    outcomes = selftest(shop_lab, shop)
+    assert list(as_text(outcomes))[-1] == (
+        "selftest: 79 of 79 bad frames were stopped, 0 of 17 good ones passed; "
+        "nothing passes at all: has the policy been applied (ovsfw apply)?"
+    )
+
+
+def test_networks_and_stateless_groups(place: Place, tmp_path_factory: pytest.TempPathFactory) -> None:
+    file = tmp_path_factory.mktemp("policy") / "two.yaml"
+    file.write_text(TWO_NETWORKS)
+    policy = parse(TWO_NETWORKS, "two.yaml")
+    elsewhere = Place(f"{place.name}-two", place.directory.with_name("two"))
+    lab = up(policy, elsewhere, str(file))
+    try:
+        apply(lab, str(file))
+        outcomes = selftest(lab, policy)
+        assert wrong(outcomes) == set()
+        titles = list(dict.fromkeys(outcome.scene for outcome in outcomes))
+        assert titles == ["c against d, IPv4", "a against b, IPv4", "a against b, IPv6"]
+        allowed = [outcome.scene for outcome in outcomes if outcome.attempt.what == "an allowed packet (udp/53)"]
+        assert allowed == ["c against d, IPv4"]
+        assert not [outcome for outcome in outcomes if "TCP with" in outcome.attempt.what]
+    finally:
+        down(elsewhere)
+
+
+def test_nobody_to_attack(shop_lab: Lab) -> None:
+    empty = Policy()
+    assert list(scenes(empty, shop_lab.plan)) == []
+    with pytest.raises(ConfigError, match="nothing to try"):
+        selftest(shop_lab, empty)
