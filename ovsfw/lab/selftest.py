@@ -110,7 +110,8 @@ class Wire:
                 sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ALL_PROTOCOLS))
                 sock.bind((DEVICE, _ALL_PROTOCOLS))
         except OSError as error:
-            raise SwitchError(f"machine {machine}: {error.strerror}; take the lab down and up again") from None
+            remedy = "run this as root" if isinstance(error, PermissionError) else "take the lab down and up again"
+            raise SwitchError(f"machine {machine}: {error.strerror}; {remedy}") from None
         with sock:
             sock.setblocking(False)
             yield cls(machine, sock)

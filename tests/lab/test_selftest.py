@@ -9,7 +9,7 @@ import pytest
 
 from ovsfw.cli import main
 from ovsfw.compiler.pipeline import FORWARD, SPOOF_GUARD
-from ovsfw.errors import ConfigError
+from ovsfw.errors import ConfigError, SwitchError
 from ovsfw.lab.demo import POLICY
 from ovsfw.lab.scenes import scenes
 from ovsfw.lab.selftest import Outcome, as_text, selftest
@@ -160,3 +160,8 @@ def test_nobody_to_attack(shop_lab: Lab) -> None:
     assert list(scenes(empty, shop_lab.plan)) == []
     with pytest.raises(ConfigError, match="nothing to try"):
         selftest(shop_lab, empty)
+
+
+def test_a_machine_that_is_gone(place: Place, shop: Policy, shop_lab: Lab) -> None:
+    with pytest.raises(SwitchError, match="machine app: No such file or directory; take the lab down and up again"):
+        selftest(shop_lab._replace(place=Place("nowhere", place.directory)), shop)

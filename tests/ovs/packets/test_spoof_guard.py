@@ -247,6 +247,15 @@ def test_the_option_of_the_other_message_says_nothing(three: Bench) -> None:
     three.sends("vm1", advertise("vm1", OWN) / ICMPv6NDOptSrcLLAddr(lladdr=mac(2))).reaches(*EVERYONE)
 
 
+def test_the_option_of_a_router_solicitation_is_not_seen(three: Bench) -> None:
+    """A limit: Open vSwitch cannot match it, so a router may be told a wrong MAC for the endpoint's own address."""
+    group = {"dst": "ff02::2", "to": multicast_mac("ff02::2"), "hlim": 255}
+    lie = ip(6, "vm1", "vm1", **group) / ICMPv6ND_RS() / ICMPv6NDOptSrcLLAddr(lladdr=mac(2))
+    assert "uplink" in three.sends("vm1", lie).out
+    lie = ip(6, "vm1", "vm1", **{**group, "src": address(6, 2)}) / ICMPv6ND_RS() / ICMPv6NDOptSrcLLAddr(lladdr=mac(1))
+    three.sends("vm1", lie).stopped(by=Reason.SPOOF)
+
+
 def test_duplicate_address_detection(three: Bench) -> None:
     for own in (OWN, local_of("vm1")):
         three.sends("vm1", solicit("vm1", own, src="::")).reaches(*EVERYONE)
