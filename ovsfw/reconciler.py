@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ovsfw.compiler import Bindings, Compiler, Program
-from ovsfw.compiler.pipeline import FORWARD, is_ours
+from ovsfw.compiler.pipeline import CLASSIFY, FORWARD, Priority, is_ours
 from ovsfw.openflow.diff import Diff, diff
 from ovsfw.openflow.flow import Flow, FlowSet
 from ovsfw.openflow.port import SwitchPort
@@ -163,7 +163,19 @@ async def carry_out(switch: Switch, change: Change) -> None:
         await switch.show_fragment_ports(on=change.fragment_ports)
     if change.flows:
         await switch.apply(change.flows)
-        if any(flow.table == FORWARD.number for flow in change.flows.deletes):
+        if _may_have_learned(change.flows):
             await switch.forget_macs()
     if change.open:
         await switch.set_no_flood(change.open, on=False)
+
+
+def _may_have_learned(change: Diff) -> bool:
+    """Whether the switch's own forwarding may know a MAC address at a port that it must no longer lead to.
+
+    It may where a MAC has left an endpoint, where a port has come under the filter that was outside it, and where there
+    was no filter until now (the first flows on this bridge, or all of them lost).
+    """
+    gone = (*change.deletes, *(old for old, _ in change.changes))
+    return any(flow.table in (CLASSIFY.number, FORWARD.number) for flow in gone) or any(
+        flow.table == CLASSIFY.number and flow.priority == Priority.HOOK_ANY for flow in change.adds
+    )
