@@ -133,3 +133,13 @@ def test_unknown_is_not_a_change() -> None:
     assert switch.flows == before
     assert not step(reconciler, policy())
     assert switch.dumps == 1
+
+
+def test_learned_addresses_are_forgotten_when_an_endpoint_goes_and_only_then() -> None:
+    switch = FakeSwitch()
+    reconciler = Reconciler(switch)
+    step(reconciler, policy())
+    assert "forget" not in switch.log
+    switch.log.clear()
+    step(reconciler, policy(), Bindings(HERE.endpoints[:1]))
+    assert switch.log == ["bundle", "forget"]
