@@ -25,7 +25,6 @@ class FakeSwitch:
         self.log: list[str] = []
         self.bundles = 0
         self.dumps = 0
-        self.forgotten = 0
 
     async def dump_flows(self) -> Iterable[Flow]:
         self.dumps += 1
@@ -41,7 +40,7 @@ class FakeSwitch:
         self.flagged.update({ofport: on for ofport in ofports if ofport in self.flagged})
 
     async def forget_macs(self) -> None:
-        self.forgotten += 1
+        self.log.append("forget")
 
     async def shows_fragment_ports(self) -> bool:
         return self.fragments

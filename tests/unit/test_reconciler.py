@@ -37,10 +37,10 @@ def test_ports_are_closed_before_the_flows_change_and_opened_after() -> None:
     switch = FakeSwitch()
     reconciler = Reconciler(switch)
     assert str(step(reconciler, policy())).endswith("2 ports taken out of flooding, ports of fragments shown")
-    assert switch.log == ["close [1, 2]", "fragments True", "bundle"]
+    assert switch.log == ["close [1, 2]", "fragments True", "bundle", "forget"]
     switch.log.clear()
     assert str(step(reconciler, policy(secure=False))).endswith("flows, 1 ports put back into flooding")
-    assert switch.log == ["bundle", "open [2]"]
+    assert switch.log == ["bundle", "forget", "open [2]"]
     assert [ofport for ofport, on in switch.flagged.items() if on] == [1]
 
 
