@@ -17,13 +17,13 @@ from functools import partial
 from ovsfw.compiler.bindings import Binding, Bindings, Uplink, VlanMode
 from ovsfw.compiler.endpoints import endpoint_flows, endpoint_value, network_of, unknown_port
 from ovsfw.compiler.groups import group_flows
-from ovsfw.compiler.ids import number, remote_name
+from ovsfw.compiler.ids import number
 from ovsfw.compiler.networks import Member, network_flows, uplink_flows
-from ovsfw.compiler.remotes import member_flows, members, referenced
+from ovsfw.compiler.remotes import member_flows, members, referenced, set_names
 from ovsfw.compiler.standing import standing_flows
 from ovsfw.errors import PolicyError, Problem
 from ovsfw.openflow.flow import DuplicateFlowError, Flow, FlowSet, Key, Part, Value
-from ovsfw.policy.model import Policy, Port, RemoteAddressGroup, RemoteGroup, SecurityGroup
+from ovsfw.policy.model import Policy, Port
 
 _TOO_LONG = (
     "one flow would be longer than the 64 KiB that OpenFlow has for it; "
@@ -66,6 +66,7 @@ class Compiler:
         """The flows for a policy on this host, now."""
         self._used = {}
         secured = {name for name, port in policy.ports.items() if port.port_security}
+        unfiltered = policy.ports.keys() - secured
         here = [
             (binding, policy.ports[binding.port_id]) for binding in bindings.endpoints if binding.port_id in secured
         ]
@@ -73,14 +74,13 @@ class Compiler:
         names = sorted({name for _, port in here for name in port.security_groups})
         groups = number(names)
         self._unit("standing", (), standing_flows)
-        outside = _outside(bindings, policy.ports.keys() - secured)
+        outside = _outside(bindings, unfiltered)
         self._unit("uplinks", outside, lambda: (flow for uplink in outside for flow in uplink_flows(uplink)))
         self._unit("unknown", tuple(unknown), lambda: map(unknown_port, unknown))
         self._endpoints(policy, here, groups)
         self._rules(policy, names, groups)
         self._units = self._used
         flows = FlowSet({name: part for name, (_, part) in self._used.items()})
-        unfiltered = policy.ports.keys() - secured
         return Program(flows, {bound.ofport: bound.port_id not in unfiltered for bound in bindings.endpoints})
 
     def _unit(self, name: Hashable, inputs: object, build: Callable[[], Iterable[Flow]]) -> None:
@@ -112,16 +112,15 @@ class Compiler:
         """The groups that endpoints of this host have, and the remote sets that their rules refer to."""
         local = [policy.security_groups[name] for name in names]
         needed = referenced(local)
-        sets = number({remote_name(remote) for remotes in needed.values() for remote in remotes})
+        sets = number(set_names(needed))
         hints = number(rule.id for group in policy.security_groups.values() for rule in group.rules)
         for group in local:
             mine = {rule.id: hints[rule.id] for rule in group.rules}
-            numbers = {name: sets[name] for name in _set_names(group)}
+            numbers = {name: sets[name] for name in set_names(referenced([group]))}
             inputs = (group, groups[group.id], numbers, mine)
             self._unit(("group", group.id), inputs, partial(group_flows, *inputs))
         for place, remotes in needed.items():
-            found = members(policy, remotes, sets)
-            inside = {prefix: numbers for prefix, numbers in found.items() if prefix.family is place[1]}
+            inside = members(policy, place[1], remotes, sets)
             self._unit(("members", place), inside, partial(member_flows, place, inside))
 
 
@@ -130,12 +129,6 @@ def _outside(bindings: Bindings, unfiltered: AbstractSet[str]) -> tuple[Uplink, 
     ports = (bound for bound in bindings.endpoints if bound.port_id in unfiltered)
     access = (Uplink(bound.ofport, VlanMode.ACCESS if bound.vlan else VlanMode.TRUNK, bound.vlan) for bound in ports)
     return (*bindings.uplinks, *access)
-
-
-def _set_names(group: SecurityGroup) -> set[str]:
-    return {
-        remote_name(rule.remote) for rule in group.rules if isinstance(rule.remote, RemoteGroup | RemoteAddressGroup)
-    }
 
 
 def _part(flows: Iterable[Flow]) -> dict[Key, Value]:

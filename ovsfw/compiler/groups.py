@@ -44,11 +44,11 @@ def group_flows(group: SecurityGroup, number: int, sets: Mapping[str, int], hint
     """
     here = p.GROUP(number)
     clauses: dict[tuple[Table, m.Match], set[int]] = defaultdict(set)
-    taken: dict[bytes, None] = {}
+    taken: set[bytes] = set()
     for rule in sorted(group.rules, key=lambda rule: rule.id):
         for flow in _rule_flows(rule, here, sets, hints[rule.id] | p.HINT_BIT):
             if flow.key not in taken:
-                taken[flow.key] = None
+                taken.add(flow.key)
                 yield flow
         if isinstance(rule.remote, Prefix | None):
             continue

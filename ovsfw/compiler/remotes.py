@@ -41,23 +41,36 @@ def referenced(groups: Iterable[SecurityGroup]) -> dict[Place, set[RemoteGroup |
     return needed
 
 
+def set_names(needed: Mapping[Place, Iterable[RemoteGroup | RemoteAddressGroup]]) -> set[str]:
+    """The names of all sets in the answer of `referenced`."""
+    return {remote_name(remote) for remotes in needed.values() for remote in remotes}
+
+
 def members(
-    policy: Policy, needed: Iterable[RemoteGroup | RemoteAddressGroup], sets: Mapping[str, int]
+    policy: Policy, family: Family, needed: Iterable[RemoteGroup | RemoteAddressGroup], sets: Mapping[str, int]
 ) -> dict[Prefix, Sets]:
-    """For each address, the sets it is in; sets in ascending order, addresses in none."""
-    wanted = {remote: sets[remote_name(remote)] for remote in needed}
-    by_group = {remote.id: number for remote, number in wanted.items() if isinstance(remote, RemoteGroup)}
+    """For each address of a family, the sets it is in; sets in ascending order, addresses in none."""
     found: dict[Prefix, set[int]] = defaultdict(set)
+    for prefix, numbers in _memberships(policy, {remote: sets[remote_name(remote)] for remote in needed}):
+        if prefix.family is family:
+            found[prefix].update(numbers)
+    return {prefix: tuple(sorted(numbers)) for prefix, numbers in found.items()}
+
+
+def _memberships(
+    policy: Policy, wanted: Mapping[RemoteGroup | RemoteAddressGroup, int]
+) -> Iterator[tuple[Prefix, list[int]]]:
+    """Every address with some of the sets it is in; an address may come several times."""
+    by_group = {remote.id: number for remote, number in wanted.items() if isinstance(remote, RemoteGroup)}
     for port in policy.ports.values():
         numbers = [by_group[group] for group in port.security_groups if group in by_group]
         if numbers:
             for prefix in member_addresses(port):
-                found[prefix].update(numbers)
+                yield prefix, numbers
     for remote, number in wanted.items():
         if isinstance(remote, RemoteAddressGroup):
             for prefix in policy.address_groups[remote.id].prefixes:
-                found[prefix].add(number)
-    return {prefix: tuple(sorted(numbers)) for prefix, numbers in found.items()}
+                yield prefix, [number]
 
 
 def member_flows(place: Place, found: Mapping[Prefix, Sets]) -> Iterator[Flow]:

@@ -202,8 +202,9 @@ def _gates() -> Iterator[Flow]:
     """What the gate's zone says of the connection means nothing outside it.
 
     Between two sides that track, "new" stays true: both ask their rules.  A stateless side's fragments are untracked
-    again, unless the other side has a connection to remember.  `-inv` matters: before Open vSwitch 3.4 the userspace
-    datapath let fragments that waited in vain come out as invalid, whoever's packet was being looked at.
+    again, unless the other side has a connection to remember.  `-inv` matters: before Open vSwitch 3.6 (and 3.2.6,
+    3.3.5, 3.4.3, 3.5.1) the userspace datapath let fragments that waited in vain come out as invalid, whoever's packet
+    was being looked at.
     """
     whole = m.ct_state("+trk-inv")
     untrack = (CtClear(), to(p.FORWARD))
@@ -230,11 +231,14 @@ def _forward() -> Iterator[Flow]:
 _ONE_WAY = m.ct_state("+trk-rpl")
 # What a side writes into a connection that its rules accepted.
 _EGRESS_ACCEPTS = (
-    Load(Place(m.CT_MARK, 1, 1), 1),
-    Move(Place(p.SENDER, 0, 15), p.ORIGIN),
+    Load(Place(m.CT_MARK, p.EGRESS_OK.bit_length() - 1, 1), 1),
+    Move(Place(p.SENDER, 0, p.ORIGIN.length), p.ORIGIN),
     Move(whole(p.EGRESS_RULE), p.EGRESS_LABEL),
 )
-_INGRESS_ACCEPTS = (Move(Place(p.RECEIVER, 0, 15), p.TARGET), Move(whole(p.INGRESS_RULE), p.INGRESS_LABEL))
+_INGRESS_ACCEPTS = (
+    Move(Place(p.RECEIVER, 0, p.TARGET.length), p.TARGET),
+    Move(whole(p.INGRESS_RULE), p.INGRESS_LABEL),
+)
 
 
 def _remember(onward: Table, *writes: Load | Move) -> tuple[Action, ...]:

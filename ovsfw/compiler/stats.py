@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from ovsfw.compiler import Program
 from ovsfw.compiler.bindings import Bindings
 from ovsfw.compiler.groups import services
-from ovsfw.compiler.ids import number, remote_name
+from ovsfw.compiler.ids import number
 from ovsfw.compiler.pipeline import TABLE_NAMES
-from ovsfw.compiler.remotes import members, referenced
+from ovsfw.compiler.remotes import members, referenced, set_names
 from ovsfw.compiler.standing import standing_flows
 from ovsfw.policy.model import Policy
 
@@ -46,10 +46,9 @@ def stats(policy: Policy, bindings: Bindings, program: Program) -> Stats:
     here = [policy.ports[bound.port_id] for bound in bindings.endpoints if bound.port_id in policy.ports]
     names = {name for port in here if port.port_security for name in port.security_groups}
     groups = [policy.security_groups[name] for name in names]
-    addresses = 0
-    for (_, family), remotes in referenced(groups).items():
-        found = members(policy, remotes, number(remote_name(remote) for remote in remotes))
-        addresses += sum(prefix.family is family for prefix in found)
+    needed = referenced(groups)
+    sets = number(set_names(needed))
+    addresses = sum(len(members(policy, family, remotes, sets)) for (_, family), remotes in needed.items())
     by_table = Counter(TABLE_NAMES[key[0]] for key in program.flows)
     return Stats(
         endpoints=len(here),

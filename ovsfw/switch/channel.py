@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
@@ -61,11 +61,15 @@ class Channel:
 
     async def dump_flows(self) -> list[Flow]:
         """Every flow of the bridge, whoever made it, in no order.  Raises SwitchError."""
-        return await self._ask(lambda connection: _flows(connection, wire.parse_flows), "reading flows")
+        return await self._ask(
+            lambda connection: connection.gather(wire.flows_request, wire.parse_flows), "reading flows"
+        )
 
     async def dump_counters(self) -> list[wire.Counted]:
         """Every flow of the bridge with its counters.  Raises SwitchError."""
-        return await self._ask(lambda connection: _flows(connection, wire.parse_counters), "reading counters")
+        return await self._ask(
+            lambda connection: connection.gather(wire.flows_request, wire.parse_counters), "reading counters"
+        )
 
     async def apply(self, diff: Diff) -> None:
         """Make all changes or none, in one bundle; an empty diff sends nothing.
@@ -142,18 +146,6 @@ async def _timed(work: Awaitable[T], what: str, seconds: float) -> T:
         raise SwitchError(f"{what}: no answer within {seconds:.1f} s; it may have been done all the same") from None
     except wire.WireError as error:
         raise SwitchError(f"{what}: the switch sent nonsense: {error}") from None
-
-
-async def _flows(connection: Connection, parse: Callable[[wire.Message], Iterable[T]]) -> list[T]:
-    xid = connection.xids()
-    await connection.send([wire.flows_request(xid)])
-    found: list[T] = []
-    more = True
-    while more:
-        reply = await connection.reply(xid)
-        found.extend(parse(reply))
-        more = wire.has_more(reply)
-    return found
 
 
 async def _fragment_handling(connection: Connection) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from ovsfw.errors import SwitchError
 from ovsfw.openflow import wire
@@ -16,6 +17,8 @@ _READ_SIZE = 1 << 18
 _WRITE_SIZE = 1 << 18
 _CLOSED = "Open vSwitch closed the connection (it was stopped, or the bridge was deleted)"
 _VERSION_NAMES = {1: "OpenFlow10", wire.VERSION: "OpenFlow14"}
+
+T = TypeVar("T")
 
 
 class Connection:
@@ -94,6 +97,23 @@ class Connection:
         if message.type == ofproto.OFPT_ERROR:
             raise SwitchError(f"{self.path}: the switch refused a request ({wire.refusal(message).name})")
         return message
+
+    async def gather(
+        self,
+        request: Callable[[int], bytes],
+        parse: Callable[[wire.Message], Iterable[T]],
+        has_more: Callable[[wire.Message], bool] = wire.has_more,
+    ) -> list[T]:
+        """Everything in all parts of the answer to a request, which is made for its xid.  Raises SwitchError."""
+        xid = self.xids()
+        await self.send([request(xid)])
+        found: list[T] = []
+        more = True
+        while more:
+            answer = await self.reply(xid)
+            found.extend(parse(answer))
+            more = has_more(answer)
+        return found
 
     async def _write(self, chunk: list[bytes]) -> None:
         if self.broken:

@@ -36,15 +36,8 @@ async def _differing(connection: Connection, ofports: Collection[int], *, on: bo
 
 
 async def _ports(connection: Connection) -> dict[int, SwitchPort]:
-    xid = connection.xids()
-    await connection.send([port.ports_request(xid)])
-    found: dict[int, SwitchPort] = {}
-    more = True
-    while more:
-        reply = await connection.reply(xid)
-        found.update((each.ofport, each) for each in port.parse_ports(reply))
-        more = port.has_more(reply)
-    return found
+    found = await connection.gather(port.ports_request, port.parse_ports, port.has_more)
+    return {each.ofport: each for each in found}
 
 
 @asynccontextmanager
