@@ -12,9 +12,10 @@ from typing import TextIO
 from ovsfw.apply import apply_once
 from ovsfw.lab.matrix import Matrix, measure
 from ovsfw.lab.services import Service
-from ovsfw.lab.show import as_text, rule_text
+from ovsfw.lab.show import as_text
 from ovsfw.lab.topology import BRIDGE, Lab, Place, down, up
 from ovsfw.policy.model import Direction, Policy, Rule
+from ovsfw.policy.wording import rule_text
 
 POLICY = Path(__file__).with_name("three-tier.yaml")
 

@@ -11,15 +11,15 @@ from typing import Any
 
 from ovsfw.lab.matrix import Matrix, Outcome
 from ovsfw.lab.services import Service
-from ovsfw.policy.model import Direction, Policy, PortRange, RemoteAddressGroup, RemoteGroup, Rule
-from ovsfw.policy.verdict import ANY_PORT, ICMP, ICMPV6, TCP, UDP, Judgement
+from ovsfw.policy.model import Rule
+from ovsfw.policy.verdict import Judgement
+from ovsfw.policy.wording import rule_text
 
 WIDTH = 110
 _WHAT, _WHOM = 22, 28  # columns
 _LETTERS = ascii_lowercase + ascii_uppercase
 _EVERYTHING, _NOTHING, _SELF = "all", ".", ""
 _RED, _GREEN, _DIM, _BOLD, _PLAIN = "\033[31m", "\033[32m", "\033[2m", "\033[1m", "\033[0m"
-_PROTOCOL_NAMES = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMPV6: "icmpv6", None: "anything"}
 
 
 def as_text(matrix: Matrix, *, colour: bool = False) -> Iterator[str]:
@@ -152,35 +152,6 @@ def deciding(matrix: Matrix, outcome: Outcome) -> str:
 
 def _rule(matrix: Matrix, judgement: Judgement, hint: int) -> Rule | None:
     return matrix.rules.get(hint) or next(iter(judgement.rules), None)
-
-
-def rule_text(policy: Policy, rule: Rule) -> str:
-    """`db: tcp/5432 from group app`; the two rules of a pair for IPv4 and IPv6 read the same.
-
-    Raises StopIteration when the rule is not the policy's.
-    """
-    group = next(group for group in policy.security_groups.values() if rule in group.rules)
-    word = "from" if rule.direction is Direction.INGRESS else "to"
-    return f"{group.name or group.id}: {_service_text(rule)}{_remote_text(policy, rule, word)}"
-
-
-def _service_text(rule: Rule) -> str:
-    protocol = ICMP if rule.protocol == ICMPV6 else rule.protocol
-    text = _PROTOCOL_NAMES.get(protocol, f"protocol {protocol}")
-    if isinstance(rule.ports, PortRange) and rule.ports not in ANY_PORT:
-        text += f"/{rule.ports}"
-    return text
-
-
-def _remote_text(policy: Policy, rule: Rule, word: str) -> str:
-    remote = rule.remote
-    if remote is None:
-        return f" {word} anywhere"
-    if isinstance(remote, RemoteGroup):
-        return f" {word} group {policy.security_groups[remote.id].name or remote.id}"
-    if isinstance(remote, RemoteAddressGroup):
-        return f" {word} addresses {policy.address_groups[remote.id].name or remote.id}"
-    return f" {word} {remote}"
 
 
 def as_json(matrix: Matrix) -> dict[str, Any]:
