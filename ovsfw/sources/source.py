@@ -49,5 +49,8 @@ class Source(Protocol):
     async def applied(self, policy: Policy) -> None:
         """The flows of this policy, as `policy` gave it, are on the switch.  Never raises."""
 
+    def reload(self) -> None:
+        """Look again now, even if nothing seems to have changed (SIGHUP)."""
+
     async def close(self) -> None:
         """Stop; doing it again is fine."""
