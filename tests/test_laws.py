@@ -28,6 +28,7 @@ from ovsfw.openflow.action import NORMAL, Conjunction, Ct, Load, Output, Resubmi
 from ovsfw.openflow.diff import diff
 from ovsfw.openflow.flow import Flow, FlowSet, flow
 from ovsfw.policy.model import (
+    MAX_GROUPS,
     AddressGroup,
     Claim,
     Direction,
@@ -112,10 +113,10 @@ def test_the_whole_world_everywhere_compiles() -> None:
     assert_one_answer(program)
 
 
-@pytest.mark.parametrize("situation", [everybody(1, 1700, 1700)])
-def test_what_is_too_long_for_a_flow_is_said(situation: tuple[Policy, Bindings]) -> None:
-    with pytest.raises(PolicyError, match=r"endpoint 1: .* 64 KiB .*fewer security groups"):
-        compiled(situation)
+def test_too_many_groups_are_refused() -> None:
+    compiled(everybody(1, MAX_GROUPS, MAX_GROUPS))
+    with pytest.raises(PolicyError, match=r"port .* has 501 security groups; Open vSwitch can take 500"):
+        compiled(everybody(1, MAX_GROUPS + 1, MAX_GROUPS + 1))
 
 
 def test_every_long_list_of_ports_begins_at_its_first_page() -> None:

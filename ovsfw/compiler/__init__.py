@@ -23,7 +23,7 @@ from ovsfw.compiler.remotes import member_flows, members, referenced, set_names
 from ovsfw.compiler.standing import standing_flows
 from ovsfw.errors import PolicyError, Problem
 from ovsfw.openflow.flow import DuplicateFlowError, Flow, FlowSet, Key, Part, Value
-from ovsfw.policy.model import Policy, Port
+from ovsfw.policy.model import MAX_GROUPS, Policy, Port
 
 _TOO_LONG = (
     "one flow would be longer than the 64 KiB that OpenFlow has for it; "
@@ -47,9 +47,9 @@ class Program:
 def compile_policy(policy: Policy, bindings: Bindings) -> Program:
     """Compile without a memory.
 
-    Succeeds on every valid policy but those with some thousand times too much of one thing: raises PolicyError where a
-    port has 1,600 security groups, 1,000 endpoints of this host share a MAC address, or one service of a group is open
-    to 4,000 remote sets.
+    Succeeds on every valid policy but those with some hundred times too much of one thing: raises PolicyError where a
+    port has more than 500 security groups, 400 endpoints of this host share a MAC address, or one service of a group is
+    open to 4,000 remote sets.
     """
     return Compiler().compile(policy, bindings)
 
@@ -70,6 +70,7 @@ class Compiler:
         here = [
             (binding, policy.ports[binding.port_id]) for binding in bindings.endpoints if binding.port_id in secured
         ]
+        _refuse_too_many_groups(port for _, port in here)
         unknown = [binding for binding in bindings.endpoints if binding.port_id not in policy.ports]
         names = sorted({name for _, port in here for name in port.security_groups})
         groups = number(names)
@@ -122,6 +123,17 @@ class Compiler:
         for place, remotes in needed.items():
             inside = members(policy, place[1], remotes, sets)
             self._unit(("members", place), inside, partial(member_flows, place, inside))
+
+
+def _refuse_too_many_groups(ports: Iterable[Port]) -> None:
+    """Open vSwitch would silently drop what such a port sends and gets.  Documents are refused before; others here."""
+    problems = [
+        Problem(f"port {port.id} has {len(port.security_groups):,} security groups; Open vSwitch can take {MAX_GROUPS}")
+        for port in ports
+        if len(port.security_groups) > MAX_GROUPS
+    ]
+    if problems:
+        raise PolicyError(problems)
 
 
 def _outside(bindings: Bindings, unfiltered: AbstractSet[str]) -> tuple[Uplink, ...]:

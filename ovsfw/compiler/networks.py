@@ -2,7 +2,7 @@
 
 A broadcast is judged once for all endpoints with the same list of groups, so it costs lookups per list, not per
 endpoint.  Open vSwitch gives up on a packet after 4,096 resubmits (ofproto/ofproto-dpif-xlate.c, MAX_RESUBMITS), and a
-flow fits into 64 KiB; what is longer is cut into pages.
+flow fits into 64 KiB; what is longer is cut into pages, and where that cannot be, it is refused.
 """
 
 from __future__ import annotations
@@ -17,15 +17,20 @@ from ovsfw.compiler.endpoints import judge_for, look_up, network_of, remembered
 from ovsfw.compiler.packets import IP, IPV6, PRIORITY_TAGGED, UNTAG, load, to
 from ovsfw.compiler.pipeline import Priority, Reason, Table, cookie
 from ovsfw.compiler.standing import ACCEPTED
+from ovsfw.errors import PolicyError, Problem
 from ovsfw.openflow import match as m
 from ovsfw.openflow.action import Action, Ct, Output
 from ovsfw.openflow.flow import Flow
+from ovsfw.policy.model import format_mac
 
 # A port is 16 bytes of a flow, a class 40.
 OUTPUTS_PER_FLOW = 3000
-# Of the 4,096, leaving room for what came before; a class costs at least 4, so a page has at most 48 KiB.
-RESUBMITS_PER_PASS = 3600
+# Of the 4,096, leaving room for what came before: a stateless sender is judged in the same pass, by up to MAX_GROUPS
+# groups.  A class costs at least 4, so a page has at most 48 KiB.
+RESUBMITS_PER_PASS = 2900
 RESUBMITS_PER_GROUP = 2
+# What judging costs an endpoint without conntrack besides its groups; with conntrack, that is a pass of its own.
+RESUBMITS_PER_ENDPOINT = 6
 
 
 class Member(NamedTuple):
@@ -46,12 +51,23 @@ def network_flows(network: int, members: Sequence[Member], groups: Mapping[str, 
             owners[mac].append(member)
     for mac, sharing in owners.items():
         # A MAC that several endpoints may use (VRRP) reaches each of them.
+        _refuse_too_many(mac, sharing)
         actions = tuple(action for one in sharing for action in _towards(one))
         match = (here, m.ETH_DST(mac))
         yield p.FORWARD.flow(Priority.SECOND, match, actions, cookie(Reason.FORWARD, sharing[0].ofport))
     why = cookie(Reason.FLOOD, network)
     yield from _to_all(p.FLOOD, (here,), [member.ofport for member in members], why)
     yield from _fan_out(here, members, groups, why)
+
+
+def _refuse_too_many(mac: int, sharing: Sequence[Member]) -> None:
+    """Raise PolicyError where a packet to a MAC would cost more than Open vSwitch allows: it would be dropped."""
+    stateless = (len(member.groups) for member in sharing if member.value & p.STATELESS)
+    cost = len(sharing) * RESUBMITS_PER_ENDPOINT + sum(stateless) * RESUBMITS_PER_GROUP
+    if cost > RESUBMITS_PER_PASS:
+        text = f"{len(sharing)} endpoints of this host share the MAC address {format_mac(mac)}, with so many stateless "
+        text += "groups that Open vSwitch would drop what is sent to it; give them fewer groups, or MAC addresses apart"
+        raise PolicyError([Problem(text)])
 
 
 def _towards(member: Member) -> tuple[Action, ...]:

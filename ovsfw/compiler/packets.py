@@ -44,6 +44,9 @@ def icmpv6(kind: int, code: int | None = 0) -> m.Match:
     return match if code is None else (*match, m.ICMP6_CODE(code))
 
 
+FIN, RST = 0x01, 0x04
+# What ends a connection; both at once are told by the second.
+TCP_ENDINGS = (m.TCP_FLAGS(RST, RST), m.TCP_FLAGS(FIN, FIN | RST))
 DHCP_REQUESTS = tuple(udp(family, DHCP_CLIENT[family]) for family in Family)
 DHCP_REPLIES = tuple(udp(family, DHCP_SERVER[family]) for family in Family)
 

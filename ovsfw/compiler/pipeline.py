@@ -173,7 +173,7 @@ ADDRESSES = frozenset({m.IPV4_SRC, m.IPV4_DST, m.IPV6_SRC, m.IPV6_DST})
 SERVICE = frozenset(
     {m.ETH_TYPE, m.IP_PROTO, m.TCP_DST, m.UDP_DST, m.SCTP_DST, m.ICMP_TYPE, m.ICMP_CODE, m.ICMP6_TYPE, m.ICMP6_CODE}
 )
-STATE = frozenset({m.ETH_TYPE, m.IP_FRAG, m.CT_STATE, m.CT_MARK})
+STATE = frozenset({m.ETH_TYPE, m.IP_FRAG, m.IP_PROTO, m.TCP_FLAGS, m.CT_STATE, m.CT_MARK})
 
 
 class PipelineError(Exception):

@@ -18,6 +18,7 @@ from ovsfw.compiler.packets import (
     NO_LINK_LAYER,
     PRIORITY_TAGGED,
     TAGGED,
+    TCP_ENDINGS,
     UNTAG,
     icmpv6,
     load,
@@ -34,6 +35,7 @@ from ovsfw.policy.verdict import (
     ICMPV6_TO_ENDPOINT,
     NEIGHBOUR_ADVERTISEMENT,
     NEIGHBOUR_SOLICITATION,
+    TCP,
 )
 
 ACCEPTED = {register: register(p.HINT_BIT, p.HINT_BIT) for register in (p.EGRESS_RULE, p.INGRESS_RULE)}
@@ -176,9 +178,16 @@ def _state(side: Side) -> Iterator[Flow]:
 
     Later fragments, which only the userspace datapath shows, have no ports to ask the rules about.  They skip them, and
     wait at the gate for the first one, which does not.
+
+    What ends a TCP connection begins none, though the userspace datapath's conntrack says so.  The middle of one may: a
+    live connection survives that conntrack has forgotten it.  In the kernel both are so by itself.
     """
     table = side.state
     yield _flow(table, Priority.BAN, (m.ct_state("+trk+inv"),), (), Reason.INVALID)
+    for family in (IP, IPV6):
+        for ending in TCP_ENDINGS:
+            match = (family, m.IP_PROTO(TCP), ending, m.ct_state("+trk+new"))
+            yield _flow(table, Priority.BAN, match, (), Reason.INVALID)
     yield _flow(table, Priority.FIRST, (m.ct_state("+trk"), m.CT_MARK(p.BLOCKED, p.BLOCKED)), (), Reason.BLOCKED)
     if side is EGRESS_SIDE:
         began = (p.ENDPOINT(0, p.PAIRED), m.ct_state("+trk-new-rpl"), m.CT_MARK(p.EGRESS_OK, p.EGRESS_OK))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-from ovsfw.policy.model import AddressGroup, Claim, Policy, Port, Prefix, SecurityGroup, format_mac
+from ovsfw.policy.model import MAX_GROUPS, AddressGroup, Claim, Policy, Port, Prefix, SecurityGroup, format_mac
 from ovsfw.policy.names import Names
 from ovsfw.policy.places import Path, format_path
 from ovsfw.policy.report import Report
@@ -109,6 +109,8 @@ class Assembly:
             for index, reference in enumerate(shape.security_groups)
         ]
         groups = sorted({group for group in resolved if group is not None})
+        if len(groups) > MAX_GROUPS:
+            self._report.add(path, f"{len(groups):,} security groups; Open vSwitch can take {MAX_GROUPS} for a port")
         stateful = [group for group in groups if self._stateful.get(group) is True]
         stateless = [group for group in groups if self._stateful.get(group) is False]
         if stateful and stateless:

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from ovsfw.errors import PolicyError, Problem
 from ovsfw.policy import jsontext, protocols, yamltext
 from ovsfw.policy.assembly import Assembly
-from ovsfw.policy.model import Policy, Port, SecurityGroup
+from ovsfw.policy.model import Family, Policy, Port, SecurityGroup
 from ovsfw.policy.places import Builder, Node, place_of, show
 from ovsfw.policy.report import Report
-from ovsfw.policy.verdict import UNMATCHABLE_PORTS
+from ovsfw.policy.verdict import EXTENSION_HEADERS, UNMATCHABLE_PORTS
 
 EXPECTED = "expected a mapping with security_groups, address_groups and ports"
 _BYTE_ORDER_MARK = "\ufeff"
@@ -77,6 +77,9 @@ def _of_group(group: SecurityGroup) -> Iterator[str]:
         if rule.ports is not None and rule.protocol in UNMATCHABLE_PORTS:
             name = protocols.name(rule.protocol)
             yield f"rule {rule.id} allows nothing: Open vSwitch cannot match the ports of {name}; leave the ports out"
+        if rule.family is Family.IPV6 and rule.protocol in EXTENSION_HEADERS:
+            name = protocols.name(rule.protocol)
+            yield f"rule {rule.id} allows nothing: {name} is an IPv6 extension header; name the protocol behind it"
         if rule.protocol == 0:
             yield f"rule {rule.id} is for IP protocol 0 (hop-by-hop options); leave protocol out to mean any protocol"
 

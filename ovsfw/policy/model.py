@@ -15,6 +15,9 @@ from typing import NamedTuple
 
 import netaddr
 
+MAX_GROUPS = 500
+"""Of one port.  Open vSwitch gives up on a packet after 4,096 resubmits, and each group takes some."""
+
 
 class Direction(str, Enum):
     """Seen from the endpoint: ingress is towards it, egress is from it (Neutron's sense)."""

@@ -26,6 +26,9 @@ ICMP, TCP, UDP, DCCP, ICMPV6, SCTP, UDPLITE = 1, 6, 17, 33, 58, 132, 136
 # Protocols whose ports Open vSwitch can match (ovs-fields(7)), and those whose ports it cannot.
 MATCHABLE_PORTS = frozenset({TCP, UDP, SCTP})
 UNMATCHABLE_PORTS = frozenset({DCCP, UDPLITE})
+# Next headers that Open vSwitch reads as IPv6 extension headers, looking at what is behind them (lib/flow.c,
+# parse_ipv6_ext_hdrs): no packet is of these protocols.
+EXTENSION_HEADERS = frozenset({0, 43, 44, 51, 60})
 ANY_PORT = frozenset({PortRange(0, 65535), PortRange(1, 65535)})
 
 # ICMPv6 types (RFC 4443, 4861, 2710, 3810).

@@ -263,6 +263,13 @@ def test_a_group_that_is_wrong_is_still_known() -> None:
             "{id: r, direction: ingress, protocol: ip}",
             ["rule r is for IP protocol 0 (hop-by-hop options); leave protocol out to mean any protocol"],
         ),
+        *(
+            (
+                f"{{id: r, direction: ingress, ethertype: IPv6, protocol: {number}}}",
+                [f"rule r allows nothing: {name} is an IPv6 extension header; name the protocol behind it"],
+            )
+            for number, name in ((43, "ipv6-route"), (44, "ipv6-frag"), (51, "ah"), (60, "ipv6-opts"))
+        ),
     ],
 )
 def test_warnings_about_rules(text: str, expected: list[str]) -> None:

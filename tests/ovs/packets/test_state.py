@@ -249,7 +249,29 @@ def test_an_unsolicited_syn_ack(served: Bench, family: int) -> None:
     served.sends("vm1", tcp(family, "vm1", "vm3", flags="SA")).stopped(by=Reason.INVALID)
 
 
-@pytest.mark.parametrize("flags", ["A", "PA", "FA", "R", "RA"])
+@pytest.mark.parametrize("flags", ["R", "RA", "FA", "FPA", "FRA"])
+def test_the_end_of_a_connection_that_nobody_knows(served: Bench, family: int, flags: str) -> None:
+    """What ends a connection begins none, even to a machine that accepts everything; known ones it ends."""
+    served.sends("vm1", tcp(family, "vm1", "vm3", flags=flags)).stopped(by=Reason.INVALID, table=EGRESS_STATE)
+    served.sends("uplink", tcp(family, "outside", "vm3", flags=flags)).stopped(by=Reason.INVALID, table=INGRESS_STATE)
+    assert served.connections() == []
+    served.sends("vm1", tcp(family, "vm1", "vm3")).reaches("vm3")
+    served.sends("vm3", tcp(family, "vm3", "vm1", **BACK, flags="SA", seq=5000, ack=1001)).reaches("vm1")
+    served.sends("vm1", tcp(family, "vm1", "vm3", flags=flags, seq=1001, ack=5001)).reaches("vm3")
+
+
+def test_flags_of_live_connections_cost_no_megaflows(served: Bench, family: int) -> None:
+    """Only the datapath's flows for first packets look at them."""
+    served.sends("vm1", tcp(family, "vm1", "vm3")).reaches("vm3")
+    served.sends("vm3", tcp(family, "vm3", "vm1", **BACK, flags="SA", seq=5000, ack=1001)).reaches("vm1")
+    served.switch.send(1, bytes(tcp(family, "vm1", "vm3", flags="A", seq=1001, ack=5001)))
+    flows = served.switch.call("dpctl/dump-flows").splitlines()
+    live = [line for line in flows if "-new" in line.partition("ct_state(")[2].partition(")")[0]]
+    assert live
+    assert not [line for line in live if "tcp_flags" in line]
+
+
+@pytest.mark.parametrize("flags", ["A", "PA"])
 def test_the_middle_of_a_connection_that_nobody_knows(served: Bench, family: int, flags: str) -> None:
     """Conntrack takes up connections in the middle (so that a restart of the switch cuts none): the rules decide."""
     served.sends("uplink", tcp(family, "outside", "vm1", flags=flags)).stopped(by=Reason.DENIED, table=INGRESS_VERDICT)
