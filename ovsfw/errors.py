@@ -48,5 +48,13 @@ class SwitchError(OvsfwError):
     """Open vSwitch is away, refused something, or cannot do what is asked."""
 
 
+class StoreError(OvsfwError):
+    """The policy database is away, refuses something, or is not what it should be."""
+
+
+class StoreAwayError(StoreError):
+    """The policy database cannot be reached now; later it may be."""
+
+
 class ConfigError(OvsfwError):
     """ovsfw was started or installed wrongly."""

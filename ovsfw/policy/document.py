@@ -6,13 +6,15 @@ on the order of the document (law 7), or `PolicyError`.  Nothing is read or writ
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from ovsfw.errors import PolicyError, Problem
 from ovsfw.policy import jsontext, protocols, yamltext
 from ovsfw.policy.assembly import Assembly
 from ovsfw.policy.model import Family, Policy, Port, SecurityGroup
-from ovsfw.policy.places import Builder, Node, place_of, show
+from ovsfw.policy.places import Builder, Node, Place, place_of, show
 from ovsfw.policy.report import Report
 from ovsfw.policy.verdict import EXTENSION_HEADERS, UNMATCHABLE_PORTS
 
@@ -34,6 +36,34 @@ def parse(text: bytes | str, source: str) -> Policy:
     policy = Assembly(value, report).policy()
     report.raise_if_any()
     return policy
+
+
+def read_values(value: Mapping[str, object], source: str) -> Policy:
+    """The policy that the values of a document make, which have no places in a text.
+
+    Raises PolicyError with every problem; its paths name objects by their ids, `ports[vm1].mac_address`.
+    """
+    report = Report(source, lambda: Node(Place(0, 0)))
+    policy = Assembly(value, report).policy()
+    try:
+        report.raise_if_any()
+    except PolicyError as error:
+        named = [replace(problem, path=_with_ids(problem.path, value)) for problem in error.problems]
+        raise PolicyError(named) from None
+    return policy
+
+
+def _with_ids(path: str, value: object) -> str:
+    """A path whose indexes into lists of objects are replaced by the ids there."""
+    named = ""
+    for step, key, index in re.findall(r"(\.?([\w:-]+)|\[(\d+)\]|\[.*)", path):
+        if index and isinstance(value, list) and int(index) < len(value):
+            value = value[int(index)]
+            named += f"[{value['id']}]" if isinstance(value, dict) and isinstance(value.get("id"), str) else step
+        else:
+            value = value.get(key) if isinstance(value, dict) else None
+            named += step
+    return named
 
 
 def _decode(text: bytes | str, source: str) -> str:

@@ -1,0 +1,94 @@
+"""A `Policy` as the values of a policy document: what `document` reads, the other way round.
+
+Every object has its id, every reference is an id, and what has its default is left out; so equal policies make equal
+documents, whatever they were read from.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ovsfw.policy import protocols
+from ovsfw.policy.model import (
+    AddressGroup,
+    Claim,
+    Policy,
+    Port,
+    Prefix,
+    RemoteAddressGroup,
+    RemoteGroup,
+    Rule,
+    SecurityGroup,
+    format_mac,
+)
+
+Document = dict[str, Any]
+
+
+def as_document(policy: Policy) -> Document:
+    """The document that says exactly this policy, ready for JSON or YAML."""
+    return {
+        "security_groups": [group_as_document(group) for group in policy.security_groups.values()],
+        "address_groups": [_address_group(group) for group in policy.address_groups.values()],
+        "ports": [_port(port) for port in policy.ports.values()],
+    }
+
+
+def group_as_document(group: SecurityGroup) -> Document:
+    """A security group with its rules."""
+    rules = [_rule(rule) for rule in group.rules]
+    return _without_defaults(
+        {"id": group.id, "name": group.name, "stateful": group.stateful, "rules": rules},
+        {"name": "", "stateful": True, "rules": []},
+    )
+
+
+def _rule(rule: Rule) -> Document:
+    low, high = rule.ports or (rule.icmp_type, rule.icmp_code)
+    found = {
+        "id": rule.id,
+        "direction": rule.direction.value,
+        "ethertype": rule.family.ethertype,
+        "protocol": None if rule.protocol is None else protocols.name(rule.protocol),
+        "port_range_min": low,
+        "port_range_max": high,
+    }
+    match rule.remote:
+        case Prefix():
+            found["remote_ip_prefix"] = str(rule.remote)
+        case RemoteGroup():
+            found["remote_group_id"] = rule.remote.id
+        case RemoteAddressGroup():
+            found["remote_address_group_id"] = rule.remote.id
+    return _without_defaults(found, dict.fromkeys(found))
+
+
+def _address_group(group: AddressGroup) -> Document:
+    found = {"id": group.id, "name": group.name, "addresses": [str(prefix) for prefix in group.prefixes]}
+    return _without_defaults(found, {"name": "", "addresses": []})
+
+
+def _port(port: Port) -> Document:
+    found = {
+        "id": port.id,
+        "name": port.name,
+        "mac_address": format_mac(port.mac),
+        "network_id": port.network_id,
+        "fixed_ips": [{"ip_address": str(address)} for address in port.fixed_ips],
+        "allowed_address_pairs": [_pair(pair) for pair in port.pairs],
+        "security_groups": list(port.security_groups),
+        "port_security_enabled": port.port_security,
+    }
+    empty: list[object] = []
+    defaults = {"name": "", "network_id": None, "port_security_enabled": True}
+    return _without_defaults(
+        found, {**defaults, "fixed_ips": empty, "allowed_address_pairs": empty, "security_groups": empty}
+    )
+
+
+def _pair(pair: Claim) -> Document:
+    return {"ip_address": str(pair.prefix), "mac_address": format_mac(pair.mac)}
+
+
+def _without_defaults(found: Document, defaults: Document) -> Document:
+    return {key: value for key, value in found.items() if key not in defaults or value != defaults[key]}

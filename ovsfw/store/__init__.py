@@ -1,0 +1,1 @@
+"""The policy database: its schema, and how it is read and written."""

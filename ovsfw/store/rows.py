@@ -1,0 +1,121 @@
+"""A policy as rows of the policy database, and back.
+
+A row carries its object in the shape of the policy document, as JSON in the column `document`; so one reader judges
+files and databases, and both know the same errors.  Other columns are only those that a host chooses its rows by.  The
+rules of a group are rows of their own, so that a group may have thousands of them and change one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ovsfw.policy.model import Policy
+from ovsfw.policy.writing import Document, as_document
+
+# Which table holds which list of the document.
+TABLES = {
+    "security_groups": "Security_Group",
+    "address_groups": "Address_Group",
+    "ports": "Port",
+}
+RULES = "Rule"
+ALL = (*TABLES.values(), RULES)
+# What a host chooses rows by, besides the id: a set of group ids in a port, the one group of a rule.
+CHOSEN_BY = {"Port": "security_groups", RULES: "security_group"}
+
+
+class Key(NamedTuple):
+    """Which row; ids are unique in a table."""
+
+    table: str
+    id: str
+
+
+Columns = Mapping[str, Any]
+Rows = dict[Key, Columns]
+
+
+def rows_of(policy: Policy) -> Rows:
+    """Every row of a policy, with its columns as Python has them (tuples for sets)."""
+    return dict(_rows(as_document(policy)))
+
+
+def _rows(document: Document) -> Iterator[tuple[Key, Columns]]:
+    for collection, table in TABLES.items():
+        for found in document[collection]:
+            yield Key(table, found["id"]), _columns(table, found)
+    for group in document["security_groups"]:
+        for rule in group.get("rules", ()):
+            yield Key(RULES, rule["id"]), {**_columns(RULES, rule), "security_group": group["id"]}
+
+
+def _columns(table: str, found: Document) -> Columns:
+    kept = {key: value for key, value in found.items() if key != "rules"}
+    columns = {"id": found["id"], "document": json.dumps(kept, sort_keys=True, ensure_ascii=False)}
+    if table == "Port":
+        return {**columns, "security_groups": tuple(found.get("security_groups", ()))}
+    return columns
+
+
+def document_of(rows: Mapping[Key, Columns]) -> Document:
+    """The document that rows make, sorted by id.
+
+    Raises ValueError for a row whose `document` is no JSON object, and for a rule without its group.
+    """
+    document: Document = {collection: [] for collection in TABLES}
+    of_table = {table: document[collection] for collection, table in TABLES.items()}
+    rules: dict[str, list[Document]] = {}
+    for key in sorted(rows):
+        columns = rows[key]
+        found = read_object(columns["document"])
+        if key.table == RULES:
+            rules.setdefault(columns["security_group"], []).append(found)
+        else:
+            of_table[key.table].append(found)
+    for group in document["security_groups"]:
+        if mine := rules.pop(group["id"], None):
+            group["rules"] = mine
+    if rules:
+        raise ValueError(f"rules of a security group that is not there: {', '.join(sorted(rules))}")
+    return document
+
+
+def read_object(text: str) -> Document:
+    """What is in a column `document`.  Raises ValueError when it is no JSON object."""
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise ValueError(f"{text[:40]!r} is no object")  # noqa: TRY004 - as json.loads does
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What turns some rows into others."""
+
+    delete: tuple[Key, ...]
+    insert: Rows
+    update: Rows  # only the columns that differ
+
+    def __str__(self) -> str:
+        """`+3 -1 ~2 rows`."""
+        return f"+{len(self.insert)} -{len(self.delete)} ~{len(self.update)} rows"
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self.delete or self.insert or self.update)
+
+
+def difference(old: Mapping[Key, Columns], new: Mapping[Key, Columns]) -> Difference:
+    """What must change; equal rows are not touched."""
+    return Difference(
+        tuple(sorted(old.keys() - new.keys())),
+        {key: columns for key, columns in new.items() if key not in old},
+        {key: changed for key, columns in new.items() if key in old and (changed := _changed(old[key], columns))},
+    )
+
+
+def _changed(old: Columns, new: Columns) -> Columns:
+    return {name: value for name, value in new.items() if old[name] != value}
