@@ -14,10 +14,11 @@ from ovsfw.lab.vswitch import PrivateSwitch
 
 _NUMBERS = itertools.count()
 
-# The same examples on every run where a failure stops others; anywhere else they are new each time.
-settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+# The same examples on every run where a failure stops others; anywhere else they are new each time.  How long one
+# takes says nothing on a busy machine.
+settings.register_profile("ci", derandomize=True, deadline=None)
+settings.register_profile("local", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 @pytest.fixture(scope="module")

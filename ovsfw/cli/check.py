@@ -56,8 +56,9 @@ def _counts(policy: Policy) -> dict[str, int]:
     return {
         "ports": len(policy.ports),
         "security_groups": len(policy.security_groups),
-        "rules": sum(len(group.rules) for group in policy.security_groups.values()),
+        "rules": sum(1 for _ in policy.rules),
         "address_groups": len(policy.address_groups),
+        "tiers": len(policy.tiers),
     }
 
 

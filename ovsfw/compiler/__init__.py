@@ -64,6 +64,8 @@ class Compiler:
 
     def compile(self, policy: Policy, bindings: Bindings) -> Program:
         """The flows for a policy on this host, now."""
+        if policy.tiers:
+            raise PolicyError([Problem("tiers cannot be put into flows yet")])
         self._used = {}
         secured = {name for name, port in policy.ports.items() if port.port_security}
         unfiltered = policy.ports.keys() - secured

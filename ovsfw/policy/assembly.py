@@ -5,12 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-from ovsfw.policy.model import MAX_GROUPS, AddressGroup, Claim, Policy, Port, Prefix, SecurityGroup, format_mac
+from ovsfw.policy.model import (
+    MAX_GROUPS,
+    AddressGroup,
+    Claim,
+    Policy,
+    Port,
+    Prefix,
+    Rule,
+    SecurityGroup,
+    Tier,
+    format_mac,
+)
 from ovsfw.policy.names import Names
 from ovsfw.policy.places import Path, format_path
 from ovsfw.policy.report import Report
 from ovsfw.policy.rules import RuleReader
-from ovsfw.policy.schema import AddressGroupShape, DocumentShape, PortShape, SecurityGroupShape, identifier, read
+from ovsfw.policy.schema import (
+    AddressGroupShape,
+    DocumentShape,
+    PortShape,
+    SecurityGroupShape,
+    TierShape,
+    identifier,
+    read,
+)
+from ovsfw.policy.tiers import too_long
 
 _Object = TypeVar("_Object", Port, SecurityGroup, AddressGroup)
 _Token = int | Prefix  # what only one port of a network may have: a MAC, an address
@@ -25,19 +45,25 @@ class Assembly:
         self._report = report
         self._groups = Names("security group", "security_groups", self._lists.security_groups)
         self._address_groups = Names("address group", "address_groups", self._lists.address_groups)
+        self._tiers = Names("tier", "tiers", self._lists.tiers)
         self._ports = Names("port", "ports", self._lists.ports)
         self._rules = RuleReader(self._groups, self._address_groups, report)
         self._stateful: dict[str, bool] = {}
         self._taken: dict[tuple[str | None, _Token], Path] = {}
 
     def policy(self) -> Policy:
-        """The policy, sorted by id all through."""
+        """The policy, sorted by id all through; only tiers and their rules keep their order."""
         lists = self._lists
         address_groups = [self._address_group(*item) for item in _paths("address_groups", lists.address_groups)]
         groups = [self._group(*item) for item in _paths("security_groups", lists.security_groups)]
+        tiers = [self._tier(*item) for item in _paths("tiers", lists.tiers)]
         self._rules.finish()
         ports = [self._port(*item) for item in _paths("ports", lists.ports)]
-        return Policy(_by_id(ports), _by_id(groups), _by_id(address_groups))
+        in_order = tuple(tier for tier in tiers if tier is not None)
+        policy = Policy(_by_id(ports), _by_id(groups), _by_id(address_groups), in_order)
+        for message in too_long(policy):
+            self._report.add(("tiers",), message)
+        return policy
 
     def _address_group(self, data: object, path: Path) -> AddressGroup | None:
         found = read(AddressGroupShape, data, path, self._report)
@@ -60,8 +86,24 @@ class Assembly:
             self._stateful[group_id] = shape.stateful
         return SecurityGroup(group_id, shape.name or "", shape.stateful, tuple(rules[key] for key in sorted(rules)))
 
+    def _tier(self, data: object, path: Path) -> Tier | None:
+        found = read(TierShape, data, path, self._report)
+        if found is None:
+            return None
+        shape, wrong = found
+        tier_id = self._group_id(shape, wrong, path, self._tiers)
+        read_rules = (
+            self._rules.read_of_tier(rule, (*path, "rules", index), tier_id) for index, rule in enumerate(shape.rules)
+        )
+        rules: dict[str, Rule] = {}
+        for rule in read_rules:
+            if rule is not None:
+                rules.setdefault(rule.id, rule)
+        applies_to = None if shape.applies_to is None else self._resolved(shape.applies_to, (*path, "applies_to"))
+        return Tier(tier_id, shape.name or "", shape.position, applies_to, tuple(rules.values()))
+
     def _group_id(
-        self, shape: SecurityGroupShape | AddressGroupShape, wrong: frozenset[str], path: Path, names: Names
+        self, shape: SecurityGroupShape | AddressGroupShape | TierShape, wrong: frozenset[str], path: Path, names: Names
     ) -> str:
         """The id, or else the name; an empty text, reported, where there is neither."""
         key = "name" if shape.id is None else "id"
@@ -104,18 +146,21 @@ class Assembly:
 
     def _groups_of(self, shape: PortShape, path: Path) -> tuple[str, ...]:
         """Its groups by id, sorted; Neutron refuses stateful and stateless ones on one port."""
-        resolved = [
-            self._groups.resolve(reference, (*path, index), self._report)
-            for index, reference in enumerate(shape.security_groups)
-        ]
-        groups = sorted({group for group in resolved if group is not None})
+        groups = self._resolved(shape.security_groups, path)
         if len(groups) > MAX_GROUPS:
             self._report.add(path, f"{len(groups):,} security groups; Open vSwitch can take {MAX_GROUPS} for a port")
         stateful = [group for group in groups if self._stateful.get(group) is True]
         stateless = [group for group in groups if self._stateful.get(group) is False]
         if stateful and stateless:
             self._report.add(path, f"{stateful[0]} is stateful and {stateless[0]} is stateless; a port has one kind")
-        return tuple(groups)
+        return groups
+
+    def _resolved(self, references: Iterable[str], path: Path) -> tuple[str, ...]:
+        """The security groups that some references mean, by id, sorted."""
+        resolved = (
+            self._groups.resolve(reference, (*path, index), self._report) for index, reference in enumerate(references)
+        )
+        return tuple(sorted({group for group in resolved if group is not None}))
 
     def _take(self, shape: PortShape, wrong: frozenset[str], path: Path) -> None:
         """MACs and addresses are unique in a network, as in Neutron."""

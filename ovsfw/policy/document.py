@@ -11,14 +11,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from ovsfw.errors import PolicyError, Problem
-from ovsfw.policy import jsontext, protocols, yamltext
+from ovsfw.policy import jsontext, tiers, yamltext
 from ovsfw.policy.assembly import Assembly
-from ovsfw.policy.model import Family, Policy, Port, SecurityGroup
+from ovsfw.policy.model import Policy, Port, Rule
 from ovsfw.policy.places import Builder, Node, Place, place_of, show
 from ovsfw.policy.report import Report
-from ovsfw.policy.verdict import EXTENSION_HEADERS, UNMATCHABLE_PORTS
+from ovsfw.policy.rules import unmatchable
 
-EXPECTED = "expected a mapping with security_groups, address_groups and ports"
+EXPECTED = "expected a mapping with security_groups, address_groups, tiers and ports"
 _BYTE_ORDER_MARK = "\ufeff"
 
 
@@ -98,20 +98,16 @@ def _load(text: str, source: str) -> tuple[object, Report]:
 
 def warnings(policy: Policy) -> list[str]:
     """What is allowed, but surely not meant; one sentence each, in the order of the ids."""
-    groups = [text for group in policy.security_groups.values() for text in _of_group(group)]
-    return groups + [text for port in policy.ports.values() for text in _of_port(port)]
+    texts = [text for rule in policy.rules for text in _of_rule(rule)]
+    texts += tiers.warnings(policy)
+    return texts + [text for port in policy.ports.values() for text in _of_port(port)]
 
 
-def _of_group(group: SecurityGroup) -> Iterator[str]:
-    for rule in group.rules:
-        if rule.ports is not None and rule.protocol in UNMATCHABLE_PORTS:
-            name = protocols.name(rule.protocol)
-            yield f"rule {rule.id} allows nothing: Open vSwitch cannot match the ports of {name}; leave the ports out"
-        if rule.family is Family.IPV6 and rule.protocol in EXTENSION_HEADERS:
-            name = protocols.name(rule.protocol)
-            yield f"rule {rule.id} allows nothing: {name} is an IPv6 extension header; name the protocol behind it"
-        if rule.protocol == 0:
-            yield f"rule {rule.id} is for IP protocol 0 (hop-by-hop options); leave protocol out to mean any protocol"
+def _of_rule(rule: Rule) -> Iterator[str]:
+    if why := unmatchable(rule):
+        yield f"rule {rule.id} allows nothing: {why}"
+    if rule.protocol == 0:
+        yield f"rule {rule.id} is for IP protocol 0 (hop-by-hop options); leave protocol out to mean any protocol"
 
 
 def _of_port(port: Port) -> Iterator[str]:

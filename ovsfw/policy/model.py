@@ -1,4 +1,4 @@
-"""The policy: ports, security groups, rules and address groups, as plain frozen values.
+"""The policy: ports, security groups, tiers, rules and address groups, as plain frozen values.
 
 The shapes follow the Neutron API (https://docs.openstack.org/api-ref/network/v2/#security-groups-security-groups).
 A `Policy` is valid by construction only when it comes from `document` or another translator: those refuse what is
@@ -8,7 +8,7 @@ wrong; nothing below them checks again.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import NamedTuple
@@ -116,9 +116,22 @@ class RemoteAddressGroup:
 Remote = Prefix | RemoteGroup | RemoteAddressGroup | None
 
 
+class Action(str, Enum):
+    """What becomes of a packet that a rule matches.
+
+    The rules of a security group only allow.  In a tier, allow, deny and reject are the last word; pass leaves the word
+    to what comes after the tiers before the groups, or to the next tier after them.
+    """
+
+    ALLOW = "allow"
+    DENY = "deny"
+    REJECT = "reject"
+    PASS = "pass"  # noqa: S105 - no password
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One allow rule of a security group.
+    """One rule of a security group, which allows, or of a tier, which does what its `action` says.
 
     `protocol` is an IP protocol number, None for any.  `ports` are destination ports and only stand with a protocol
     that has ports.  `icmp_type` and `icmp_code` only stand with ICMP (1) in IPv4 and ICMPv6 (58) in IPv6.
@@ -132,6 +145,7 @@ class Rule:
     icmp_type: int | None = None
     icmp_code: int | None = None
     remote: Remote = None
+    action: Action = Action.ALLOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +165,32 @@ class AddressGroup:
     id: str
     name: str = ""
     prefixes: tuple[Prefix, ...] = ()
+
+
+class Position(str, Enum):
+    """Before the security groups, or after them: then only for what none of their rules has allowed."""
+
+    BEFORE = "before"
+    AFTER = "after"
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """Rules of the operator, above or below those of the tenants; the first one that matches speaks.
+
+    `applies_to` are security groups: the tier is for the ports in any of them.  None: for every filtered port, also
+    those without groups.
+    """
+
+    id: str
+    name: str = ""
+    position: Position = Position.BEFORE
+    applies_to: tuple[str, ...] | None = None
+    rules: tuple[Rule, ...] = ()
+
+    def concerns(self, groups: Iterable[str]) -> bool:
+        """Whether it is for a filtered port with these groups."""
+        return self.applies_to is None or not set(self.applies_to).isdisjoint(groups)
 
 
 class Claim(NamedTuple):
@@ -196,6 +236,19 @@ class Policy:
     ports: Mapping[str, Port] = field(default_factory=dict)
     security_groups: Mapping[str, SecurityGroup] = field(default_factory=dict)
     address_groups: Mapping[str, AddressGroup] = field(default_factory=dict)
+    tiers: tuple[Tier, ...] = ()
+
+    @property
+    def rules(self) -> Iterator[Rule]:
+        """All of them: those of the security groups, then those of the tiers."""
+        for group in self.security_groups.values():
+            yield from group.rules
+        for tier in self.tiers:
+            yield from tier.rules
+
+    def tiers_for(self, groups: Collection[str], position: Position) -> tuple[Tier, ...]:
+        """The tiers of one position for a filtered port with these groups, in their order."""
+        return tuple(tier for tier in self.tiers if tier.position is position and tier.concerns(groups))
 
     def is_stateless(self, port: Port) -> bool:
         """Whether the port is filtered without conntrack.

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ovsfw.policy import protocols
-from ovsfw.policy.model import Direction, PortRange, Prefix, Remote, RemoteAddressGroup, RemoteGroup, Rule
+from ovsfw.policy.model import Direction, Family, PortRange, Prefix, Remote, RemoteAddressGroup, RemoteGroup, Rule
 from ovsfw.policy.names import Names
 from ovsfw.policy.places import Path, format_path, show
 from ovsfw.policy.report import Report
-from ovsfw.policy.schema import RuleShape, read
-from ovsfw.policy.verdict import ANY_PORT, ICMP, ICMPV6
+from ovsfw.policy.schema import RuleShape, TierRuleShape, read
+from ovsfw.policy.verdict import ANY_PORT, EXTENSION_HEADERS, ICMP, ICMPV6, UNMATCHABLE_PORTS
 
 
 class _Numbers(NamedTuple):
@@ -28,7 +28,7 @@ _RANGE = ("port_range_min", "port_range_max")
 
 
 class RuleReader:
-    """Reads the rules of all groups, for rule ids are unique in the whole policy."""
+    """Reads the rules of all groups and tiers, for rule ids are unique in the whole policy."""
 
     def __init__(self, groups: Names, address_groups: Names, report: Report) -> None:
         self.groups = groups
@@ -38,17 +38,32 @@ class RuleReader:
         self._made: dict[str, Path] = {}
 
     def read(self, data: object, path: Path, group: str) -> Rule | None:
-        """The rule, with an id; None when it is none.  Reports what is wrong with it."""
+        """A rule of a group, with an id; None when it is none.  Reports what is wrong with it."""
         found = read(RuleShape, data, path, self.report)
         if found is None:
             return None
         rule = _Reading(*found, path, self).rule()
+        return self._named(rule, content_id(group, rule), path)
+
+    def read_of_tier(self, data: object, path: Path, tier: str) -> Rule | None:
+        """The same of a tier."""
+        found = read(TierRuleShape, data, path, self.report)
+        if found is None:
+            return None
+        shape, wrong = found
+        rule = replace(_Reading(shape, wrong, path, self).rule(), action=shape.action)
+        if why := unmatchable(rule):
+            # What a tier denies must not pass because a rule silently matches nothing.
+            self.report.add((*path, "protocol"), why)
+        return self._named(rule, tier_content_id(tier, rule), path)
+
+    def _named(self, rule: Rule, made: str, path: Path) -> Rule:
+        """With the id it was given, or the one made for it."""
         if rule.id:
             self._give(rule.id, (*path, "id"))
             return rule
-        rule = replace(rule, id=content_id(group, rule))
-        self._made.setdefault(rule.id, path)
-        return rule
+        self._made.setdefault(made, path)
+        return replace(rule, id=made)
 
     def _give(self, identifier: str, path: Path) -> None:
         first = self._given.setdefault(identifier, path)
@@ -159,18 +174,40 @@ class _Reading:
         return False
 
 
+def unmatchable(rule: Rule) -> str:
+    """Why Open vSwitch can find no packet for a rule, and what to do; empty where it can."""
+    if rule.ports is not None and rule.protocol in UNMATCHABLE_PORTS:
+        return f"Open vSwitch cannot match the ports of {protocols.name(rule.protocol)}; leave the ports out"
+    if rule.family is Family.IPV6 and rule.protocol in EXTENSION_HEADERS:
+        return f"{protocols.name(rule.protocol)} is an IPv6 extension header; name the protocol behind it"
+    return ""
+
+
 def content_id(group: str, rule: Rule) -> str:
     """An id made of what the rule says; different rules have different ids, equal ones the same.
 
-    >>> from ovsfw.policy.model import Family
     >>> content_id("web", Rule("", Direction.INGRESS, Family.IPV4, 6, PortRange(80, 80), remote=RemoteGroup("bastion")))
     'web/ingress-ipv4-tcp-80-from-bastion'
     """
+    return f"{_escape(group)}/{_content(rule)}"
+
+
+def tier_content_id(tier: str, rule: Rule) -> str:
+    """The same for a rule of a tier; no group's rule has such an id, because no colon is left in an escaped one.
+
+    >>> from ovsfw.policy.model import Action
+    >>> tier_content_id("baseline", Rule("", Direction.EGRESS, Family.IPV4, 6, action=Action.DENY))
+    'tier:baseline/deny-egress-ipv4-tcp'
+    """
+    return f"tier:{_escape(tier)}/{rule.action.value}-{_content(rule)}"
+
+
+def _content(rule: Rule) -> str:
     parts: list[object] = [rule.direction.value, rule.family.ethertype.lower(), protocols.name(rule.protocol)]
     parts += [part for part in (rule.ports, rule.icmp_type, rule.icmp_code) if part is not None]
     if rule.remote is not None:
         parts += ["from" if rule.direction is Direction.INGRESS else "to", _remote_text(rule.remote)]
-    return f"{_escape(group)}/{'-'.join(map(str, parts))}"
+    return "-".join(map(str, parts))
 
 
 def _remote_text(remote: Prefix | RemoteGroup | RemoteAddressGroup) -> str:

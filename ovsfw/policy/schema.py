@@ -18,7 +18,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PlainValidator,
 from pydantic_core import ErrorDetails
 
 from ovsfw.policy import protocols
-from ovsfw.policy.model import Direction, Family, Prefix, parse_mac
+from ovsfw.policy.model import Action, Direction, Family, Position, Prefix, parse_mac
 from ovsfw.policy.places import MAX_DIGITS, Path, show
 from ovsfw.policy.report import Report
 
@@ -109,6 +109,18 @@ def _direction(value: object) -> Direction:
     raise ValueError(f"{show(value)} is not a direction; use ingress or egress")
 
 
+def _action(value: object) -> Action:
+    if isinstance(value, str) and value in set(Action):
+        return Action(value)
+    raise ValueError(f"{show(value)} is not an action; use allow, deny, reject or pass")
+
+
+def _position(value: object) -> Position:
+    if isinstance(value, str) and value in set(Position):
+        return Position(value)
+    raise ValueError(f"{show(value)} is not a position; use before or after (the security groups)")
+
+
 def _ethertype(value: object) -> Family:
     for family in Family:
         if isinstance(value, str) and value.lower() == family.ethertype.lower():
@@ -191,6 +203,13 @@ class RuleShape(Shape):
     remote_address_group_id: Text | None = None
 
 
+class TierRuleShape(RuleShape):
+    """A rule of a tier."""
+
+    stand_ins: ClassVar[dict[str, object]] = {**RuleShape.stand_ins, "action": "deny"}
+    action: Annotated[Action, PlainValidator(_action)]
+
+
 class SecurityGroupShape(Shape):
     """A security group; its rules are read one by one."""
 
@@ -199,6 +218,17 @@ class SecurityGroupShape(Shape):
     name: Text | None = None
     stateful: Boolean = True
     rules: list[Any] = Field([], validation_alias=AliasChoices("rules", "security_group_rules"))
+
+
+class TierShape(Shape):
+    """A tier; its rules are read one by one."""
+
+    ignored = _IGNORED_OF_GROUPS
+    id: Identifier | None = None
+    name: Text | None = None
+    position: Annotated[Position, PlainValidator(_position)] = Position.BEFORE
+    applies_to: list[Text] | None = None
+    rules: list[Any] = []
 
 
 class AddressGroupShape(Shape):
@@ -247,6 +277,7 @@ class DocumentShape(Shape):
 
     security_groups: list[Any] = []
     address_groups: list[Any] = []
+    tiers: list[Any] = []
     ports: list[Any] = []
 
 
@@ -297,6 +328,8 @@ def _message(detail: ErrorDetails, owner: type[Shape], key: str) -> str:
 
 def _unknown(shape: type[Shape], key: str) -> str:
     known = known_keys(shape)
+    if shape is RuleShape and key in TierRuleShape.model_fields and key not in known:
+        return f"a rule of a security group has no {key}, it allows; only tiers have other rules"
     if key in known:
         return f"{show(key)} is another spelling of a key that is given too"
     near = difflib.get_close_matches(key.lower(), sorted(known | shape.ignored), n=1)

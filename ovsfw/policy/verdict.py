@@ -11,14 +11,17 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ovsfw.policy.model import (
+    Action,
     Direction,
     Family,
     Policy,
     Port,
     PortRange,
+    Position,
     Prefix,
     Remote,
     Rule,
+    Tier,
     link_local,
 )
 
@@ -99,11 +102,21 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What one side says.  `rules` are all rules that allow the connection, `reason` is why when it was no rule."""
+    """What one side says.
+
+    `rules` are those that say so: all rules of its groups that allow the connection, or the one of `tier` that has
+    decided, which may also deny it.  `reason` is why when no rule allows it.
+    """
 
     allowed: bool
     rules: tuple[Rule, ...] = ()
     reason: str = ""
+    tier: Tier | None = None
+
+    @property
+    def is_rejected(self) -> bool:
+        """Whether the sender is to be told."""
+        return any(rule.action is Action.REJECT for rule in self.rules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,33 +224,64 @@ def _is_icmpv6(connection: Connection, types: frozenset[int]) -> bool:
 
 
 def _by_rules(policy: Policy, port: Port, connection: Connection, direction: Direction) -> Judgement:
+    """The first who has an opinion: the tiers before, the groups, the tiers after."""
+    return (
+        _by_tiers(policy.tiers_for(port.security_groups, Position.BEFORE), policy, connection, direction)
+        or _by_groups(policy, port, connection, direction)
+        or _by_tiers(policy.tiers_for(port.security_groups, Position.AFTER), policy, connection, direction)
+        or Judgement(allowed=False, reason=f"no {direction.value} rule of its groups allows it")
+    )
+
+
+def _by_tiers(
+    tiers: tuple[Tier, ...], policy: Policy, connection: Connection, direction: Direction
+) -> Judgement | None:
+    """In order; within a tier, the first rule that matches speaks.  None when no tier has the last word."""
+    for tier in tiers:
+        matching = (rule for rule in tier.rules if rule.direction is direction and matches(policy, rule, connection))
+        rule = next(matching, None)
+        if rule is None:
+            continue
+        if rule.action is not Action.PASS:
+            return _last_word(tier, rule)
+        if tier.position is Position.BEFORE:
+            return None
+    return None
+
+
+def _last_word(tier: Tier, rule: Rule) -> Judgement:
+    if rule.action is Action.ALLOW:
+        return Judgement(allowed=True, rules=(rule,), tier=tier)
+    does = "rejects" if rule.action is Action.REJECT else "denies"
+    return Judgement(allowed=False, rules=(rule,), reason=f"rule {rule.id} of tier {tier.id} {does} it", tier=tier)
+
+
+def _by_groups(policy: Policy, port: Port, connection: Connection, direction: Direction) -> Judgement | None:
     """Security groups are a union of allow rules."""
     rules = tuple(
         rule
         for group in port.security_groups
         for rule in policy.security_groups[group].rules
-        if rule.direction is direction and allows(policy, rule, connection)
+        if rule.direction is direction and matches(policy, rule, connection)
     )
-    if rules:
-        return Judgement(allowed=True, rules=rules)
-    return Judgement(allowed=False, reason=f"no {direction.value} rule of its groups allows it")
+    return Judgement(allowed=True, rules=rules) if rules else None
 
 
-def allows(policy: Policy, rule: Rule, connection: Connection) -> bool:
-    """Whether a rule allows a connection; the remote end is the destination on egress and the source on ingress."""
+def matches(policy: Policy, rule: Rule, connection: Connection) -> bool:
+    """Whether a rule speaks of a connection; the remote end is the destination on egress and the source on ingress."""
     far = connection.destination if rule.direction is Direction.EGRESS else connection.source
     return (
         rule.family is connection.family
         and rule.protocol in (None, connection.protocol)
-        and _ports_allow(rule, connection)
+        and _has_ports(rule, connection)
         and rule.icmp_type in (None, connection.icmp_type)
         and rule.icmp_code in (None, connection.icmp_code)
-        and _remote_allows(policy, rule.remote, far)
+        and _is_remote(policy, rule.remote, far)
     )
 
 
-def _ports_allow(rule: Rule, connection: Connection) -> bool:
-    """A rule with ports of a protocol whose ports Open vSwitch cannot match allows nothing: fail closed."""
+def _has_ports(rule: Rule, connection: Connection) -> bool:
+    """A rule with ports of a protocol whose ports Open vSwitch cannot match matches nothing; tiers have none such."""
     if rule.ports is None or rule.ports in ANY_PORT:
         return True
     if rule.protocol in UNMATCHABLE_PORTS:
@@ -245,7 +289,7 @@ def _ports_allow(rule: Rule, connection: Connection) -> bool:
     return rule.ports.first <= connection.destination_port <= rule.ports.last
 
 
-def _remote_allows(policy: Policy, remote: Remote, far: Prefix) -> bool:
+def _is_remote(policy: Policy, remote: Remote, far: Prefix) -> bool:
     if remote is None:
         return True
     if isinstance(remote, Prefix):

@@ -34,10 +34,15 @@ def connection_text(connection: Connection) -> str:
 def rule_text(policy: Policy, rule: Rule) -> str:
     """`db: tcp/5432 from group app`; the two rules of a pair for IPv4 and IPv6 read the same.
 
+    A tier's rule says what it does: `baseline: deny anything to anywhere`.
+
     Raises StopIteration when the rule is not the policy's.
     """
-    group = next(group for group in policy.security_groups.values() if rule in group.rules)
-    return f"{group.name or group.id}: {service_text(rule)} {remote_text(policy, rule)}"
+    for group in policy.security_groups.values():
+        if rule in group.rules:
+            return f"{group.name or group.id}: {service_text(rule)} {remote_text(policy, rule)}"
+    tier = next(tier for tier in policy.tiers if rule in tier.rules)
+    return f"{tier.name or tier.id}: {rule.action.value} {service_text(rule)} {remote_text(policy, rule)}"
 
 
 def service_text(rule: Rule) -> str:

@@ -24,11 +24,13 @@ SAMPLES = [path.read_bytes() for path in sorted(DOCUMENTS.glob("*/*")) if path.s
 keys = st.sampled_from(
     ["security_groups", "address_groups", "ports", "rules", "id", "name", "direction", "protocol", "port_range_min",
      "port_range_max", "remote_group_id", "remote_ip_prefix", "ethertype", "mac_address", "fixed_ips", "ip_address",
-     "allowed_address_pairs", "addresses", "network_id", "stateful", "port_security_enabled"]
+     "allowed_address_pairs", "addresses", "network_id", "stateful", "port_security_enabled", "tiers", "action",
+     "position", "applies_to"]
 )  # fmt: skip
 words = st.sampled_from(
-    ["a", "b", "ingress", "egress", "IPv4", "IPv6", "tcp", "icmp", "10.0.0.1", "10.0.0.0/8", "::/0", "80", ""]
-)
+    ["a", "b", "ingress", "egress", "after", "deny", "IPv4", "IPv6", "tcp", "icmp", "10.0.0.1", "10.0.0.0/8", "::/0",
+     "80", ""]
+)  # fmt: skip
 macs = st.sampled_from(["52:54:00:00:00:01", "52:54:00:00:00:02"])
 leaves = st.none() | st.booleans() | st.integers(-2, 300) | st.floats() | words | macs | st.text(max_size=5)
 values = st.recursive(
@@ -36,7 +38,7 @@ values = st.recursive(
 )
 objects = st.lists(st.dictionaries(keys, values, max_size=7), max_size=4)
 documents = st.fixed_dictionaries(
-    {}, optional={"security_groups": objects, "address_groups": objects, "ports": objects}
+    {}, optional=dict.fromkeys(("security_groups", "address_groups", "tiers", "ports"), objects)
 )
 
 

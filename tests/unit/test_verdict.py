@@ -23,7 +23,7 @@ from ovsfw.policy.model import (
     link_local,
     parse_mac,
 )
-from ovsfw.policy.verdict import Connection, allows, verdict
+from ovsfw.policy.verdict import Connection, matches, verdict
 
 P = Prefix.parse
 A, B, FAR = P("10.0.0.1"), P("10.0.0.2"), P("192.0.2.9")
@@ -97,8 +97,8 @@ def test_a_rule_of_the_other_direction_says_nothing() -> None:
     outward = Rule("out", Direction.EGRESS, Family.IPV4, remote=P("10.0.0.2"))
     policy = policy_with(outward)
     assert not verdict(policy, tcp(80)).allowed
-    assert allows(policy, outward, tcp(80))
-    assert not allows(policy, outward, Connection("b", None, B, FAR, 6, 1, 2))
+    assert matches(policy, outward, tcp(80))
+    assert not matches(policy, outward, Connection("b", None, B, FAR, 6, 1, 2))
 
 
 def test_no_group_denies_and_no_port_security_allows() -> None:

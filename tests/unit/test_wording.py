@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ovsfw.policy.model import (
+    Action,
     AddressGroup,
     Direction,
     Family,
@@ -15,6 +16,7 @@ from ovsfw.policy.model import (
     RemoteGroup,
     Rule,
     SecurityGroup,
+    Tier,
 )
 from ovsfw.policy.verdict import ICMP, ICMPV6, TCP, Connection
 from ovsfw.policy.wording import connection_text, rule_text
@@ -37,6 +39,11 @@ IN, OUT = Direction.INGRESS, Direction.EGRESS
 def test_rules(rule: Rule, text: str) -> None:
     policy = Policy({}, {"g": SecurityGroup("g", "web", rules=(rule,))}, {"a": AddressGroup("a", "office")})
     assert rule_text(policy, rule) == text
+
+
+def test_a_rule_of_a_tier_says_what_it_does() -> None:
+    rule = Rule("r", OUT, Family.IPV4, TCP, action=Action.DENY)
+    assert rule_text(Policy(tiers=(Tier("t", "base", rules=(rule,)),)), rule) == "base: deny tcp to anywhere"
 
 
 @pytest.mark.parametrize(
