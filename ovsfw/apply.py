@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ovsfw.compiler import Bindings, Program, compile_policy
-from ovsfw.compiler.pipeline import CLASSIFY, Priority
+from ovsfw.compiler.pipeline import HOOK, Priority
 from ovsfw.openflow.flow import Flow, FlowSet
 from ovsfw.policy.model import Policy
 from ovsfw.reconciler import Change, Installed, carry_out, change_between, read
@@ -67,7 +67,7 @@ class Comparison:
 
 def is_before_us(flow: Flow) -> bool:
     """Whether a foreign flow takes packets away from the filter."""
-    return flow.table == CLASSIFY.number and flow.priority >= Priority.HOOK_ANY
+    return flow.table == HOOK.number and flow.priority >= Priority.HOOK
 
 
 async def compare(policy: Policy, db: str, bridge: str) -> Comparison:

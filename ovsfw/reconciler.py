@@ -10,8 +10,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ovsfw.compiler import Bindings, Compiler, Program
-from ovsfw.compiler.pipeline import CLASSIFY, FORWARD, Priority, is_ours
+from ovsfw.compiler import STANDALONE, Bindings, Compiler, Hook, Program
+from ovsfw.compiler.hook import HOOK_COOKIE
+from ovsfw.compiler.pipeline import CLASSIFY, FORWARD, is_ours
 from ovsfw.openflow.diff import Diff, diff
 from ovsfw.openflow.flow import Flow, FlowSet
 from ovsfw.openflow.port import SwitchPort
@@ -103,10 +104,10 @@ def change_between(ours: FlowSet, settings: Settings, desired: Program) -> Chang
 class Reconciler:
     """Keeps one bridge in step with a policy."""
 
-    def __init__(self, switch: Switch) -> None:
+    def __init__(self, switch: Switch, hook: Hook = STANDALONE) -> None:
         """Start in doubt."""
         self._switch = switch
-        self._compiler = Compiler()
+        self._compiler = Compiler(hook)
         self._agreed: Program | None = None
 
     async def step(self, policy: Policy | None, bindings: Bindings | None) -> Change | None:
@@ -177,5 +178,5 @@ def _may_have_learned(change: Diff) -> bool:
     """
     gone = (*change.deletes, *(old for old, _ in change.changes))
     return any(flow.table in (CLASSIFY.number, FORWARD.number) for flow in gone) or any(
-        flow.table == CLASSIFY.number and flow.priority == Priority.HOOK_ANY for flow in change.adds
+        flow.cookie == HOOK_COOKIE for flow in change.adds
     )

@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from ovsfw.cli.compiling import assume
-from ovsfw.compiler import Binding, Bindings, compile_policy
+from ovsfw.compiler import NEUTRON, STANDALONE, Binding, Bindings, compile_policy
+from ovsfw.compiler.bindings import Uplink, VlanMode
 from ovsfw.compiler.pipeline import TABLE_NAMES
 from ovsfw.compiler.standing import standing_flows
+from ovsfw.openflow.flow import Flow
 from ovsfw.openflow.text import format_flow
 from ovsfw.policy.document import parse
 
@@ -22,14 +25,24 @@ CASES = sorted(path.name.removesuffix(".policy.yaml") for path in GOLDEN.glob("*
 
 
 def flows_of(name: str) -> str:
-    """What a policy adds to the standing flows; `standing` is those alone."""
+    """What a policy adds to the standing flows; `standing` is those alone; `hook_neutron` is what that hook changes."""
     policy = parse((GOLDEN / f"{name}.policy.yaml").read_bytes(), name)
     bindings = assume(policy)
     if name == "unknown_port":
         bindings = Bindings((*bindings.endpoints, Binding("stranger", 9)))
     frame = set() if name == "standing" else {flow.key for flow in standing_flows()}
     flows = compile_policy(policy, bindings).flows.flows()
-    return "".join(f"{format_flow(flow, TABLE_NAMES)}\n" for flow in flows if flow.key not in frame)
+    if name == "hook_neutron":
+        bindings = Bindings(
+            (Binding("vm1", 1, 7), Binding("unfiltered", 2, 7)), (Uplink(3), Uplink(4, VlanMode.ACCESS, 7))
+        )
+        alone = set(compile_policy(policy, bindings, STANDALONE).flows.flows())
+        return printed(flow for flow in compile_policy(policy, bindings, NEUTRON).flows.flows() if flow not in alone)
+    return printed(flow for flow in flows if flow.key not in frame)
+
+
+def printed(flows: Iterable[Flow]) -> str:
+    return "".join(f"{format_flow(flow, TABLE_NAMES)}\n" for flow in flows)
 
 
 @pytest.mark.parametrize("name", CASES)

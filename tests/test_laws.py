@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ovsfw.compiler import Binding, Bindings, Compiler, Program, compile_policy
+from ovsfw.compiler import NEUTRON, STANDALONE, Binding, Bindings, Compiler, Hook, Program, compile_policy
 from ovsfw.compiler import pipeline as p
 from ovsfw.compiler.groups import RULE_TABLE
 from ovsfw.compiler.ids import rule_hints
@@ -47,6 +47,7 @@ from tests.fakes import FakeSwitch
 
 MAX_FLOW = 65535 - 200
 MAX_RESUBMITS = 4096
+both_hooks = pytest.mark.parametrize("hook", [STANDALONE, NEUTRON], ids=["standalone", "neutron"])
 relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
@@ -56,8 +57,8 @@ def situations(draw: st.DrawFn) -> tuple[Policy, Bindings]:
     return policy, draw(strategies.bindings_for(policy))
 
 
-def compiled(situation: tuple[Policy, Bindings]) -> Program:
-    return compile_policy(*situation)
+def compiled(situation: tuple[Policy, Bindings], hook: Hook = STANDALONE) -> Program:
+    return compile_policy(*situation, hook)
 
 
 def everybody(count: int, groups: int, each: int) -> tuple[Policy, Bindings]:
@@ -163,14 +164,15 @@ def test_no_broadcast_costs_more_resubmits_than_a_pass_may(count: int, groups: i
 # --- 3, 4. Only the last policy matters; a second step sends nothing ------------------------------------------------
 
 
+@both_hooks
 @relaxed
-@given(st.lists(situations(), min_size=1, max_size=4))
-def test_only_the_last_policy_matters(history: list[tuple[Policy, Bindings]]) -> None:
+@given(history=st.lists(situations(), min_size=1, max_size=4))
+def test_only_the_last_policy_matters(hook: Hook, history: list[tuple[Policy, Bindings]]) -> None:
     last = history[-1]
-    fresh = compiled(last)
+    fresh = compiled(last, hook)
     for journey in (history, [*reversed(history), last], [*history, *history]):
         switch = FakeSwitch()
-        reconciler = Reconciler(switch)
+        reconciler = Reconciler(switch, hook)
         for policy, bindings in journey:
             asyncio.run(reconciler.step(policy, bindings))
         assert switch.flows == fresh.flows.flat
@@ -254,16 +256,27 @@ def leftovers(draw: st.DrawFn) -> Flow:
     return flow(table, draw(st.sampled_from((0, 10, 1030, 65535))), (term,), (), cookie)
 
 
+@both_hooks
 @relaxed
-@given(situations(), st.lists(leftovers(), max_size=8), situations(), st.data())
+@given(
+    situation=situations(),
+    strange=st.lists(leftovers(), max_size=8),
+    before=st.tuples(situations(), st.sampled_from((STANDALONE, NEUTRON))),
+    data=st.data(),
+)
 def test_one_step_converges_from_any_leftovers(
-    situation: tuple[Policy, Bindings], strange: list[Flow], before: tuple[Policy, Bindings], data: st.DataObject
+    hook: Hook,
+    situation: tuple[Policy, Bindings],
+    strange: list[Flow],
+    before: tuple[tuple[Policy, Bindings], Hook],
+    data: st.DataObject,
 ) -> None:
-    half = [entry for entry in compiled(before).flows.flows() if data.draw(st.booleans())][:40]
+    """Also those of a filter that hung elsewhere."""
+    half = [entry for entry in compiled(*before).flows.flows() if data.draw(st.booleans())][:40]
     switch = FakeSwitch([*half, *strange])
     foreign = {key: value for key, value in switch.flows.items() if not is_ours(Flow(key, value))}
-    asyncio.run(Reconciler(switch).step(*situation))
-    ours = compiled(situation).flows.flat
+    asyncio.run(Reconciler(switch, hook).step(*situation))
+    ours = compiled(situation, hook).flows.flat
     assert {key: value for key, value in switch.flows.items() if is_ours(Flow(key, value))} == ours
     assert {key: value for key, value in switch.flows.items() if key in foreign and key not in ours} == {
         key: value for key, value in foreign.items() if key not in ours
@@ -301,10 +314,11 @@ def test_a_diff_does_what_it_says(first: tuple[Policy, Bindings], second: tuple[
 # --- 6. Decoding and encoding ---------------------------------------------------------------------------------------
 
 
+@both_hooks
 @relaxed
-@given(situations())
-def test_every_flow_decodes_and_encodes_to_the_same_bytes(situation: tuple[Policy, Bindings]) -> None:
-    for entry in compiled(situation).flows.flows():
+@given(situation=situations())
+def test_every_flow_decodes_and_encodes_to_the_same_bytes(hook: Hook, situation: tuple[Policy, Bindings]) -> None:
+    for entry in compiled(situation, hook).flows.flows():
         assert flow(entry.table, entry.priority, entry.match, entry.actions, entry.cookie) == entry
 
 
@@ -352,14 +366,15 @@ def test_the_order_of_ports_groups_and_rules_does_not_show(situation: tuple[Poli
 # --- 9. Every flow can say why --------------------------------------------------------------------------------------
 
 
+@both_hooks
 @relaxed
-@given(situations())
-def test_every_flow_names_its_rule_or_reason(situation: tuple[Policy, Bindings]) -> None:
+@given(situation=situations())
+def test_every_flow_names_its_rule_or_reason(hook: Hook, situation: tuple[Policy, Bindings]) -> None:
     policy, bindings = situation
     hints = rule_hints(policy)
     ofports = {bound.ofport for bound in bindings.endpoints} | {uplink.ofport for uplink in bindings.uplinks}
-    standing = {entry.key for entry in standing_flows()}
-    for entry in compiled(situation).flows.flows():
+    standing = {entry.key for entry in standing_flows(hook)}
+    for entry in compiled(situation, hook).flows.flows():
         why = read_cookie(entry.cookie)
         assert why is not None
         reason, hint = why
@@ -500,10 +515,11 @@ def has_one_answer(one: Flow, other: Flow) -> bool:
     return not overlap(one.match, other.match)
 
 
+@both_hooks
 @settings(relaxed, max_examples=40)
-@given(situations())
-def test_no_packet_has_two_answers(situation: tuple[Policy, Bindings]) -> None:
-    assert_one_answer(compiled(situation))
+@given(situation=situations())
+def test_no_packet_has_two_answers(hook: Hook, situation: tuple[Policy, Bindings]) -> None:
+    assert_one_answer(compiled(situation, hook))
 
 
 def assert_one_answer(program: Program) -> None:
@@ -515,8 +531,9 @@ def assert_one_answer(program: Program) -> None:
             assert has_one_answer(one, other), (one, other)
 
 
-def test_every_way_leads_to_a_table_that_is_there() -> None:
-    program = compiled(everybody(3, 3, 2))
+@both_hooks
+def test_every_way_leads_to_a_table_that_is_there(hook: Hook) -> None:
+    program = compiled(everybody(3, 3, 2), hook)
     tables = {entry.table for entry in program.flows.flows()}
     for entry in program.flows.flows():
         for action in entry.actions:

@@ -9,7 +9,7 @@ is given.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ from functools import partial
 from ovsfw.compiler.bindings import Binding, Bindings, Uplink, VlanMode
 from ovsfw.compiler.endpoints import endpoint_flows, endpoint_value, network_of, unknown_port
 from ovsfw.compiler.groups import group_flows
+from ovsfw.compiler.hook import NEUTRON, STANDALONE, Hook
 from ovsfw.compiler.ids import number
 from ovsfw.compiler.networks import Member, network_flows, uplink_flows
 from ovsfw.compiler.remotes import member_flows, members, referenced, set_names
@@ -44,21 +45,22 @@ class Program:
     fragment_ports: bool = True
 
 
-def compile_policy(policy: Policy, bindings: Bindings) -> Program:
+def compile_policy(policy: Policy, bindings: Bindings, hook: Hook = STANDALONE) -> Program:
     """Compile without a memory.
 
     Succeeds on every valid policy but those with some hundred times too much of one thing: raises PolicyError where a
     port has more than 500 security groups, 400 endpoints of this host share a MAC address, or one service of a group is
     open to 4,000 remote sets.
     """
-    return Compiler().compile(policy, bindings)
+    return Compiler(hook).compile(policy, bindings)
 
 
 class Compiler:
-    """Compiles policies; its state is a cache of units by their inputs."""
+    """Compiles policies for one hook; its state is a cache of units by their inputs."""
 
-    def __init__(self) -> None:
+    def __init__(self, hook: Hook = STANDALONE) -> None:
         """Start with nothing remembered."""
+        self._hook = hook
         self._units: dict[Hashable, tuple[object, Part]] = {}
         self._used: dict[Hashable, tuple[object, Part]] = {}
 
@@ -76,9 +78,11 @@ class Compiler:
         unknown = [binding for binding in bindings.endpoints if binding.port_id not in policy.ports]
         names = sorted({name for _, port in here for name in port.security_groups})
         groups = number(names)
-        self._unit("standing", (), standing_flows)
+        self._unit("standing", (), partial(standing_flows, self._hook))
         outside = _outside(bindings, unfiltered)
-        self._unit("uplinks", outside, lambda: (flow for uplink in outside for flow in uplink_flows(uplink)))
+        self._unit(
+            "uplinks", outside, lambda: (flow for uplink in outside for flow in uplink_flows(uplink, self._hook))
+        )
         self._unit("unknown", tuple(unknown), lambda: map(unknown_port, unknown))
         self._endpoints(policy, here, groups)
         self._rules(policy, names, groups)
@@ -145,6 +149,11 @@ def _outside(bindings: Bindings, unfiltered: AbstractSet[str]) -> tuple[Uplink, 
     return (*bindings.uplinks, *access)
 
 
+def _uplinks(outside: tuple[Uplink, ...], hook: Hook) -> Iterator[Flow]:
+    for uplink in outside:
+        yield from uplink_flows(uplink, hook)
+
+
 def _part(flows: Iterable[Flow]) -> dict[Key, Value]:
     part: dict[Key, Value] = {}
     for key, value in flows:
@@ -154,4 +163,4 @@ def _part(flows: Iterable[Flow]) -> dict[Key, Value]:
     return part
 
 
-__all__ = ["Binding", "Bindings", "Compiler", "Program", "compile_policy"]
+__all__ = ["NEUTRON", "STANDALONE", "Binding", "Bindings", "Compiler", "Hook", "Program", "compile_policy"]

@@ -37,10 +37,10 @@ def unknown_port(binding: Binding) -> Flow:
 
     >>> from ovsfw.openflow.text import format_flow
     >>> format_flow(unknown_port(Binding("?", 3)))
-    'cookie=0xf5f010200000003,table=0,priority=1030,in_port=3 actions=drop'
+    'cookie=0xf5f010200000003,table=100,priority=300,in_port=3 actions=drop'
     """
     why = cookie(Reason.UNKNOWN_PORT, binding.ofport)
-    return p.CLASSIFY.flow(Priority.HOOK_PORT, (m.IN_PORT(binding.ofport),), (), why)
+    return p.CLASSIFY.flow(Priority.SECOND, (m.IN_PORT(binding.ofport),), (), why)
 
 
 def endpoint_flows(binding: Binding, port: Port, groups: Mapping[str, int], *, stateless: bool) -> Iterator[Flow]:
@@ -50,7 +50,7 @@ def endpoint_flows(binding: Binding, port: Port, groups: Mapping[str, int], *, s
     hint = binding.ofport
     network = load(p.NETWORK, network_of(binding.vlan))
     enter = (*judge_for(hint, value), load(p.SENDER, remembered(hint)), network, to(p.SPOOF_GUARD))
-    yield p.CLASSIFY.flow(Priority.HOOK_PORT, (m.IN_PORT(hint),), enter, cookie(Reason.CLASSIFY, hint))
+    yield p.CLASSIFY.flow(Priority.SECOND, (m.IN_PORT(hint),), enter, cookie(Reason.CLASSIFY, hint))
     for claim in _claims(port):
         yield from _claim(here, claim, hint)
     for mac in port.macs:

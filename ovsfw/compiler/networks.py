@@ -14,6 +14,7 @@ from typing import NamedTuple
 from ovsfw.compiler import pipeline as p
 from ovsfw.compiler.bindings import Uplink, VlanMode
 from ovsfw.compiler.endpoints import judge_for, look_up, network_of, remembered
+from ovsfw.compiler.hook import STANDALONE, Hook
 from ovsfw.compiler.packets import IP, IPV6, PRIORITY_TAGGED, UNTAG, load, to
 from ovsfw.compiler.pipeline import Priority, Reason, Table, cookie
 from ovsfw.compiler.standing import ACCEPTED
@@ -127,15 +128,19 @@ def _pages(here: m.Term, costs: Mapping[int, int], why: int) -> Iterator[Flow]:
         yield p.FAN_OUT_RULES.flow(Priority.FIRST, (here, family), tuple(onward), why)
 
 
-def uplink_flows(uplink: Uplink) -> Iterator[Flow]:
+def uplink_flows(uplink: Uplink, hook: Hook = STANDALONE) -> Iterator[Flow]:
     """A port outside the filter, by how it reads VLAN tags (vswitchd.conf.db(5), Port:vlan_mode)."""
     came = m.IN_PORT(uplink.ofport)
     why = cookie(Reason.UPLINK, uplink.ofport)
     if uplink.mode is not VlanMode.TRUNK:
         enter = (load(p.NETWORK, network_of(uplink.vlan)), to(p.FORWARD))
         for untagged in (PRIORITY_TAGGED, m.VLAN_VID(0)):
-            yield p.CLASSIFY.flow(Priority.HOOK_UNTAGGED, (came, untagged), enter, why)
+            yield p.CLASSIFY.flow(Priority.FIRST, (came, untagged), enter, why)
+        if hook.inside and uplink.vlan:
+            # Flows before the hook may have put it there already.
+            own = m.VLAN_VID(m.VLAN_PRESENT | uplink.vlan)
+            yield p.CLASSIFY.flow(Priority.FIRST, (came, own), enter, why)
     if uplink.mode is VlanMode.ACCESS:
-        yield p.CLASSIFY.flow(Priority.HOOK_PORT, (came,), (), cookie(Reason.UPLINK_TAGGED, uplink.ofport))
+        yield p.CLASSIFY.flow(Priority.SECOND, (came,), (), cookie(Reason.UPLINK_TAGGED, uplink.ofport))
     else:
-        yield p.CLASSIFY.flow(Priority.HOOK_PORT, (came,), (to(p.UPLINK),), why)
+        yield p.CLASSIFY.flow(Priority.SECOND, (came,), (to(p.UPLINK),), why)

@@ -20,6 +20,8 @@ from ovsfw.openflow.flow import Flow, flow
 
 # --- Registers ------------------------------------------------------------------------------------------------------
 
+PASSED = m.REGISTERS[1]
+"""Bit 31: it has been through the filter and is on its way out.  Neutron's agent uses registers 2, 3, 4 and 6."""
 ENDPOINT = m.REGISTERS[5]
 """The endpoint this packet is judged for: the sender in the egress stages, the receiver in the ingress stages.
 Bits 0-15 are its ofport, bit 16 says that it is filtered without conntrack, bit 17 that it has address pairs, which
@@ -47,6 +49,7 @@ SENDER = m.REGISTERS[14]
 RECEIVER = m.REGISTERS[15]
 """The same of the endpoint that it is for."""
 
+PASSED_BIT = 1 << 31
 STATELESS = 1 << 16
 PAIRED = 1 << 17
 UNTAGGED = 0x1000
@@ -113,6 +116,7 @@ class Reason(Enum):
     DELIVER = 29, "into the endpoint"
     NOT_DELIVERED = 30, "not of a kind that endpoints get"
     MISS = 31, "nothing above applies"
+    HOOK = 40, "every packet of the bridge goes through the filter"
 
     def __init__(self, number: int, text: str) -> None:
         self.number = number
@@ -149,10 +153,8 @@ def read_cookie(value: int) -> tuple[Reason, int] | None:
 class Priority(IntEnum):
     """Every priority there is, highest first within its table."""
 
-    # In the hook table, which may be shared: a band of its own.
-    HOOK_UNTAGGED = 1040
-    HOOK_PORT = 1030
-    HOOK_ANY = 1001
+    # In the hook table, which may be shared.
+    HOOK = 1001
     # Elsewhere.
     BAN = 500
     FIRST = 400
@@ -209,8 +211,9 @@ class Table:
     def _check_actions(self, actions: tuple[Action, ...]) -> None:
         for action in actions:
             target = action.table if isinstance(action, Resubmit | Ct) else None
-            if target is not None and BY_NUMBER[target].name not in self.leads_to:
-                raise PipelineError(f"table {self.name} does not lead to {BY_NUMBER[target].name}")
+            name = TABLE_NAMES.get(target, HOOK.name) if target is not None else ""
+            if name and name not in self.leads_to:
+                raise PipelineError(f"table {self.name} does not lead to {name}")
         self._seen.add(actions)
 
 
@@ -226,7 +229,7 @@ def _table(name: str, about: str, matches: Iterable[m.Field], *leads_to: str) ->
     return table
 
 
-# The hook: table 0, which others may share.
+HOOK = _table("hook", "the way in, in a table that others may share", {PASSED}, "classify")
 CLASSIFY = _table(
     "classify",
     "who sent it: an endpoint, a port that no policy knows, or the world outside",
@@ -293,9 +296,13 @@ FORWARD = _table(
     "leave",
 )
 LEAVE = _table(
-    "leave", "out of this host; new connections are remembered", {EGRESS_RULE, m.ETH_TYPE, m.CT_STATE}, "left"
+    "leave",
+    "out of this host; new connections are remembered",
+    {EGRESS_RULE, m.ETH_TYPE, m.CT_STATE},
+    "left",
+    "hook",
 )
-LEFT = _table("left", "out by the switch's own forwarding", {m.CT_STATE})
+LEFT = _table("left", "out by the switch's own forwarding", {m.CT_STATE}, "hook")
 FAN_OUT = _table("fan_out", "broadcast and multicast", PACKET, "flood", "fan_out_rules")
 FLOOD = _table("flood", "every endpoint of the network gets it", {NETWORK, OUTPUT_PAGE}, "flood")
 FAN_OUT_RULES = _table(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ovsfw.compiler import pipeline as p
+from ovsfw.compiler.hook import STANDALONE, Hook
 from ovsfw.compiler.packets import (
     ARP,
     DHCP_REPLIES,
@@ -26,7 +27,7 @@ from ovsfw.compiler.packets import (
 )
 from ovsfw.compiler.pipeline import Priority, Reason, Table, cookie
 from ovsfw.openflow import match as m
-from ovsfw.openflow.action import NORMAL, Action, Ct, CtClear, Load, Move, OutputTo, Place, whole
+from ovsfw.openflow.action import Action, Ct, CtClear, Load, Move, OutputTo, Place, whole
 from ovsfw.openflow.flow import Flow
 from ovsfw.policy.verdict import (
     ICMPV6_FROM_ENDPOINT,
@@ -43,9 +44,9 @@ IS_STATELESS = p.ENDPOINT(p.STATELESS, p.STATELESS)
 NEIGHBOUR_TYPES = (NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT)
 
 
-def standing_flows() -> Iterator[Flow]:
+def standing_flows(hook: Hook = STANDALONE) -> Iterator[Flow]:
     """All of them."""
-    yield from _classify()
+    yield from hook.flows()
     yield from _uplink()
     yield from _spoof_guard()
     yield from _egress()
@@ -58,7 +59,7 @@ def standing_flows() -> Iterator[Flow]:
     yield from _rules(p.EGRESS_RULES, p.EGRESS_RULE, p.EGRESS_RULES_V4, p.EGRESS_RULES_V6)
     yield from _rules(p.INGRESS_RULES, p.INGRESS_RULE, p.INGRESS_RULES_V4, p.INGRESS_RULES_V6)
     yield from _forward()
-    yield from _leave()
+    yield from _leave(hook)
     yield from _fan_out()
     yield from _ingress()
     yield from _commit()
@@ -68,11 +69,6 @@ def standing_flows() -> Iterator[Flow]:
 
 def _flow(table: Table, priority: Priority, match: m.Match, actions: tuple[Action, ...], why: Reason) -> Flow:
     return table.flow(priority, match, actions, cookie(why))
-
-
-def _classify() -> Iterator[Flow]:
-    """Every port has a flow of its own; what comes from any other has not been looked at yet and is dropped."""
-    yield _flow(p.CLASSIFY, Priority.HOOK_ANY, (), (), Reason.UNKNOWN_PORT)
 
 
 def _uplink() -> Iterator[Flow]:
@@ -259,13 +255,13 @@ def _remember(onward: Table, *writes: Load | Move) -> tuple[Action, ...]:
     return (Ct(p.ZONE, commit=True, table=onward.number, exec=writes),)
 
 
-def _leave() -> Iterator[Flow]:
+def _leave(hook: Hook) -> Iterator[Flow]:
     remember = _remember(p.LEFT, *_EGRESS_ACCEPTS)
     for family in (IP, IPV6):
         match = (family, _ONE_WAY, ACCEPTED[p.EGRESS_RULE])
         yield _flow(p.LEAVE, Priority.FIRST, match, remember, Reason.COMMIT)
-    yield _flow(p.LEAVE, Priority.MISS, (), (NORMAL,), Reason.LEAVE)
-    yield _flow(p.LEFT, Priority.FIRST, (m.ct_state("+trk-inv"),), (NORMAL,), Reason.LEAVE)
+    yield _flow(p.LEAVE, Priority.MISS, (), hook.out, Reason.LEAVE)
+    yield _flow(p.LEFT, Priority.FIRST, (m.ct_state("+trk-inv"),), hook.out, Reason.LEAVE)
 
 
 def _commit() -> Iterator[Flow]:
@@ -313,7 +309,9 @@ def _deliver() -> Iterator[Flow]:
     yield _flow(p.DELIVER, Priority.FIRST, (), out, Reason.DELIVER)
 
 
+# Every port has a flow of its own in CLASSIFY; what comes from any other has not been looked at yet.
 _MISS_REASON = {
+    p.CLASSIFY: Reason.UNKNOWN_PORT,
     p.SPOOF_GUARD: Reason.SPOOF,
     p.ND_GUARD: Reason.SPOOF,
     p.ND_TARGET: Reason.SPOOF,
@@ -326,5 +324,5 @@ _MISS_REASON = {
 def _misses() -> Iterator[Flow]:
     """Explicit, so that what is dropped is counted and has a reason."""
     for table in p.TABLES:
-        if table not in (p.CLASSIFY, p.UPLINK, p.FORWARD, p.LEAVE, p.COMMIT, p.DELIVER):
+        if table not in (p.HOOK, p.UPLINK, p.FORWARD, p.LEAVE, p.COMMIT, p.DELIVER):
             yield _flow(table, Priority.MISS, (), (), _MISS_REASON.get(table, Reason.MISS))

@@ -8,17 +8,18 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from ovsfw.compiler import Bindings, compile_policy
+from ovsfw.compiler import NEUTRON, STANDALONE, Bindings, Hook, compile_policy
 from ovsfw.lab.vswitch import PrivateSwitch
 from ovsfw.policy.model import Policy, Prefix
 from ovsfw.policy.verdict import Connection, owns, verdict
 from tests import strategies
-from tests.dummy import DummySwitch
+from tests.dummy import BRIDGE, DummySwitch
+from tests.neutron_agent import add_agent_flows
 from tests.packets import ROUTER, packet
 from tests.strategies import UPLINK
 
 pytestmark = pytest.mark.ovs
-EXAMPLES = int(os.environ.get("OVSFW_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("OVSFW_EXAMPLES", "40"))
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +30,12 @@ def switch(dummy_ovs: PrivateSwitch) -> DummySwitch:
 class Host:
     """Where the machines of a policy are, and what happens when they talk."""
 
-    def __init__(self, switch: DummySwitch, policy: Policy, bindings: Bindings) -> None:
+    def __init__(self, switch: DummySwitch, policy: Policy, bindings: Bindings, hook: Hook = STANDALONE) -> None:
         self.switch, self.policy = switch, policy
         self.ofport = {bound.port_id: bound.ofport for bound in bindings.endpoints}
         self.vlan = bindings.endpoints[0].vlan if bindings.endpoints else 0
         switch.tag(self.ofport.values(), self.vlan)
-        switch.program(compile_policy(policy, bindings))
+        switch.program(compile_policy(policy, bindings, hook))
 
     def place(self, name: str | None) -> int:
         """The ofport of a machine; whoever is not here is behind the uplink."""
@@ -88,15 +89,19 @@ class Host:
         return name is None or (name in self.policy.ports and not self.policy.ports[name].port_security)
 
 
+@pytest.mark.parametrize("hook", [STANDALONE, NEUTRON], ids=["standalone", "neutron"])
 @settings(
     max_examples=EXAMPLES,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(data=st.data())
-def test_the_flows_say_what_the_policy_says(switch: DummySwitch, data: st.DataObject) -> None:
+def test_the_flows_say_what_the_policy_says(switch: DummySwitch, hook: Hook, data: st.DataObject) -> None:
+    """Alone on the bridge, and with the flows of Neutron's agent before and behind."""
+    if hook is NEUTRON:
+        add_agent_flows(switch.switch, BRIDGE)
     policy = data.draw(strategies.policies())
-    host = Host(switch, policy, data.draw(strategies.bindings_for(policy)))
+    host = Host(switch, policy, data.draw(strategies.bindings_for(policy)), hook)
     for _ in range(data.draw(st.integers(1, 12))):
         connection = data.draw(strategies.connections(policy))
         if host.cannot_be_tried(connection):
