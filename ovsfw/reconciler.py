@@ -109,6 +109,17 @@ class Reconciler:
         self._switch = switch
         self._compiler = Compiler(hook)
         self._agreed: Program | None = None
+        self._doubts = 0
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the next step must read the switch."""
+        return self._agreed is None
+
+    @property
+    def flows(self) -> FlowSet:
+        """What the switch holds of us, as far as is known."""
+        return FlowSet({}) if self._agreed is None else self._agreed.flows
 
     async def step(self, policy: Policy | None, bindings: Bindings | None) -> Change | None:
         """One turn.  None when policy or bindings are not known yet: then nothing is touched.
@@ -118,11 +129,13 @@ class Reconciler:
         """
         if policy is None or bindings is None:
             return None
+        doubts = self._doubts
         desired = self._compiler.compile(policy, bindings)
         change = await self._compare(desired)
         self._agreed = None
         await carry_out(self._switch, change)
-        self._agreed = desired
+        if doubts == self._doubts:
+            self._agreed = desired
         return change
 
     async def _compare(self, desired: Program) -> Change:
@@ -133,8 +146,9 @@ class Reconciler:
         return change_between(installed.ours, installed.settings, desired)
 
     def doubt(self) -> None:
-        """Somebody changed the switch, or it was restarted: look before the next step."""
+        """Somebody changed the switch, or it was restarted: look before the next step, whatever this one finds."""
         self._agreed = None
+        self._doubts += 1
 
 
 async def read(switch: Switch) -> Installed:

@@ -26,3 +26,12 @@ def add_bridge(command: argparse.ArgumentParser) -> None:
 def add_format(command: argparse.ArgumentParser) -> None:
     """--format."""
     command.add_argument("--format", choices=("text", "json"), default="text", help="how to print (default: text)")
+
+
+def add_rundir(command: argparse.ArgumentParser) -> None:
+    """--rundir."""
+    command.add_argument(
+        "--rundir",
+        metavar="DIR",
+        help="where the daemon's pid file and control socket are (default: the run directory of Open vSwitch)",
+    )

@@ -94,6 +94,16 @@ class Replica:
         except asyncio.TimeoutError:
             raise SwitchError(f"{self._remote}: no answer from the database within {timeout:.0f} s") from None
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it will never be new again."""
+        return self._driver.done()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the database is there now."""
+        return not self.is_closed and bool(self._idl._session.is_connected())  # noqa: SLF001 - nothing else tells
+
     def rows(self, table: str) -> list[Any]:
         """All rows of a table.  Raises SwitchError when the client has failed."""
         self._is_synced()

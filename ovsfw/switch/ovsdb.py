@@ -82,6 +82,16 @@ class Ovsdb:
             self._replica.close()
 
     @property
+    def is_closed(self) -> bool:
+        """Whether the copy will never be new again: it was closed, or its client has failed."""
+        return self._replica is None or self._replica.is_closed
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether what is known is what the database says now; otherwise it is what it said last."""
+        return self._replica is not None and self._replica.is_connected
+
+    @property
     def changed(self) -> asyncio.Event:
         """Set whenever something here may have changed; who waits for it clears it."""
         return self._copy().changed

@@ -35,7 +35,7 @@ def management_socket(bridge: str, rundir: Path | None = None) -> Path:
 def control_socket(daemon: str = SWITCH, rundir: Path | None = None) -> Path:
     """Where a running daemon takes ovs-appctl's commands.  Raises SwitchError when it is not running."""
     directory = rundir or default_rundir()
-    found = _find_control_socket(daemon, directory)
+    found = find_control_socket(daemon, directory)
     if found is None:
         raise SwitchError(not_running(daemon, directory))
     return found
@@ -51,7 +51,7 @@ def unreachable(path: Path, error: OSError) -> SwitchError:
     if isinstance(error, PermissionError):
         return SwitchError(f"{path}: permission denied; run this as root, or as the user that runs Open vSwitch")
     if isinstance(error, FileNotFoundError | ConnectionRefusedError):
-        if path.suffix == ".mgmt" and _find_control_socket(SWITCH, path.parent):
+        if path.suffix == ".mgmt" and find_control_socket(SWITCH, path.parent):
             return no_bridge(path.stem, bridges_in(path.parent))
         return SwitchError(not_running(DATABASE if path.name == "db.sock" else SWITCH, path.parent))
     return SwitchError(f"{path}: {error.strerror or error}")
@@ -71,7 +71,8 @@ def not_running(daemon: str, rundir: Path) -> str:
     )
 
 
-def _find_control_socket(daemon: str, rundir: Path) -> Path | None:
+def find_control_socket(daemon: str, rundir: Path) -> Path | None:
+    """The same, or None when it is not running."""
     candidates = [rundir / f"{daemon}.ctl"]
     with contextlib.suppress(OSError):
         candidates.insert(0, rundir / f"{daemon}.{(rundir / f'{daemon}.pid').read_text().strip()}.ctl")

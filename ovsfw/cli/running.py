@@ -1,0 +1,82 @@
+"""`run` and `status`: the daemon, and how it is."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+from ovsfw import logs
+from ovsfw.apply import rundir_of
+from ovsfw.cli.options import add_bridge, add_format, add_rundir
+from ovsfw.daemon import Daemon, Options
+from ovsfw.errors import SwitchError
+from ovsfw.sources.file import FileSource
+from ovsfw.status import render
+from ovsfw.switch.rundir import find_control_socket
+from ovsfw.switch.unixctl import unixctl
+from ovsfw.sync import AUDIT_EVERY, Place
+
+NOT_WELL = 2
+
+
+def add(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
+    """Register the commands."""
+    about = "the daemon: keep the bridge as the policy says, in the foreground, until it is stopped; flows stay"
+    command = commands.add_parser("run", help=about, description=f"{about[0].upper()}{about[1:]}.")
+    command.add_argument(
+        "--policy", required=True, metavar="SOURCE", help="the policy file; it is read again on change"
+    )
+    add_bridge(command)
+    add_rundir(command)
+    command.add_argument(
+        "--audit-every",
+        type=_seconds,
+        default=AUDIT_EVERY,
+        metavar="SECONDS",
+        help="look at the whole switch this often, whatever happens (default: %(default).0f)",
+    )
+    command.add_argument("--log-level", choices=logs.LEVELS, default="info", help="default: info")
+    command.set_defaults(run=run_daemon)
+    about = "how the running daemon is.  Exit 0 in sync, 2 it runs but is not, 1 it does not run"
+    command = commands.add_parser("status", help=about, description=f"{about[0].upper()}{about[1:]}.")
+    add_bridge(command)
+    add_rundir(command)
+    add_format(command)
+    command.set_defaults(run=run_status)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not seconds >= 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return seconds
+
+
+def run_daemon(args: argparse.Namespace) -> int:
+    """Run until stopped."""
+    logs.start(args.log_level)
+    options = Options(Place(args.db, args.bridge), _rundir(args), args.policy, args.audit_every)
+
+    async def run() -> None:
+        await Daemon(FileSource(args.policy), options).run()
+
+    asyncio.run(run())
+    return 0
+
+
+def run_status(args: argparse.Namespace) -> int:
+    """Ask the daemon."""
+    rundir = _rundir(args)
+    socket = find_control_socket("ovsfw", rundir)
+    if socket is None:
+        raise SwitchError(f"no daemon runs in {rundir}; start it with: ovsfw run --policy FILE (or give its --rundir)")
+    found = json.loads(asyncio.run(unixctl(socket, "status", "json")))
+    print(json.dumps(found, indent=2) if args.format == "json" else render(found), end="")
+    return 0 if found["healthy"] else NOT_WELL
+
+
+def _rundir(args: argparse.Namespace) -> Path:
+    return Path(args.rundir) if args.rundir else rundir_of(args.db)

@@ -1,0 +1,131 @@
+"""The daemon: a source, a bridge, the loop between them, and the socket by which it answers.  Wiring only.
+
+To hang something onto it: give `supervisor` a task, `control` a command.  A task that fails is started again and hurts
+no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ovsfw import __version__, logs
+from ovsfw.compiler.pipeline import TABLE_NAMES
+from ovsfw.control import Control
+from ovsfw.openflow.text import format_flow
+from ovsfw.pidfile import PidFile
+from ovsfw.sources.source import Source
+from ovsfw.status import render, status
+from ovsfw.supervisor import Supervisor
+from ovsfw.sync import AUDIT_EVERY, Place, Sync
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Where the daemon works and how.
+
+    `rundir` is where its pid file and control socket are; `source_name` is what the policy's source is called;
+    `audit_every` is in seconds.
+    """
+
+    place: Place
+    rundir: Path
+    source_name: str
+    audit_every: float = AUDIT_EVERY
+
+
+class Daemon:
+    """Its parts; each has its own state."""
+
+    def __init__(self, source: Source, options: Options) -> None:
+        """Nothing runs yet."""
+        self.source, self.options = source, options
+        self.sync = Sync(source, options.place, options.audit_every)
+        self.control = Control()
+        self.supervisor = Supervisor()
+        self._pidfile = PidFile(options.rundir / "ovsfw.pid")
+        self.supervisor.add("sync", self.sync.run)
+        self.supervisor.add("control", self._serve)
+        self._register()
+
+    async def run(self) -> None:
+        """Until SIGTERM, SIGINT or the command `exit`; flows stay.  Raises ConfigError when it cannot begin."""
+        self._pidfile.claim()
+        try:
+            self._listen_to_signals()
+            await self.source.start(self.sync.heard)
+            logger.info(
+                "ovsfw %s keeps %s as %s says", __version__, self.options.place.bridge, self.options.source_name
+            )
+            await self.supervisor.run()
+        finally:
+            await self.source.close()
+            self._pidfile.release()
+        logger.info("ovsfw ends; the flows stay as they are")
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.supervisor.stop)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
+
+    def reload(self) -> None:
+        """Read the policy again, and look at everything that the switch holds."""
+        self.source.reload()
+        self.sync.doubt("reload")
+
+    async def _serve(self) -> None:
+        """Sockets of others are of daemons that were killed: the lock on the pid file is ours."""
+        for stale in self.options.rundir.glob("ovsfw.*.ctl"):
+            stale.unlink(missing_ok=True)
+        async with self.control.serving(self.options.rundir / f"ovsfw.{os.getpid()}.ctl"):
+            self._pidfile.write()
+            await asyncio.Event().wait()
+
+    def _register(self) -> None:
+        register = self.control.register
+        register("version", "", 0, 0, self._version)
+        register("status", "[json]", 0, 1, self._status)
+        register("reconcile", "", 0, 0, self._reconcile)
+        register("reload", "", 0, 0, self._reload)
+        register("dump", "", 0, 0, self._dump)
+        register("vlog/set", "LEVEL", 1, 1, self._set_level)
+        register("vlog/list", "", 0, 0, self._list_level)
+        register("exit", "", 0, 0, self._exit)
+
+    async def _version(self, _args: Sequence[str]) -> str:
+        return f"ovsfw {__version__}\n"
+
+    async def _status(self, args: Sequence[str]) -> str:
+        found = status(self.sync, self.source.state(), self.options.source_name, self.supervisor.states)
+        return json.dumps(found) if args else render(found)
+
+    async def _reconcile(self, _args: Sequence[str]) -> str:
+        return f"{await self.sync.reconcile('reconcile')}\n"
+
+    async def _reload(self, _args: Sequence[str]) -> str:
+        self.reload()
+        return ""
+
+    async def _dump(self, _args: Sequence[str]) -> str:
+        flows = self.sync.reconciler.flows.flows()
+        return "".join(f"{format_flow(flow, TABLE_NAMES)}\n" for flow in flows)
+
+    async def _set_level(self, args: Sequence[str]) -> str:
+        logs.set_level(args[0])
+        return ""
+
+    async def _list_level(self, _args: Sequence[str]) -> str:
+        return f"{logs.current_level()}\n"
+
+    async def _exit(self, _args: Sequence[str]) -> str:
+        asyncio.get_running_loop().call_soon(self.supervisor.stop)
+        return ""

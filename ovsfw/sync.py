@@ -1,0 +1,275 @@
+"""The loop that keeps one bridge in step with one source.
+
+Everything that happens (the policy is new, a port is plugged, the connection is lost, somebody asks) only wakes the
+loop; each turn looks at what is true now, and makes the bridge so.  What goes wrong is recorded and tried again after a
+pause that grows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass
+
+from ovsfw.apply import rundir_of
+from ovsfw.compiler import Bindings
+from ovsfw.errors import OvsfwError, SwitchError
+from ovsfw.news import joined, plugging, repairs
+from ovsfw.policy.model import Policy
+from ovsfw.reconciler import Change, Reconciler
+from ovsfw.record import Note, Record, State
+from ovsfw.sources.source import Source, SourceState
+from ovsfw.supervisor import Backoff
+from ovsfw.switch.channel import Channel
+from ovsfw.switch.ovsdb import Ovsdb
+from ovsfw.switch.rundir import management_socket
+
+logger = logging.getLogger(__name__)
+
+# Seconds.  Whether somebody listens again is asked often, for it costs nothing; what was refused is tried less often.
+_AWAY = (0.05, 1.0)
+_REFUSED = (0.1, 30.0)
+AUDIT_EVERY = 300.0
+
+_NOT_SECURE = (
+    "the bridge's fail_mode is not secure: when Open vSwitch restarts, packets pass unfiltered until the flows are "
+    "back; run: ovs-vsctl set-fail-mode {bridge} secure (or ovsfw run --set-fail-mode)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which bridge: the address of the local OVSDB as `ovs-vsctl --db` has it, and a name."""
+
+    db: str
+    bridge: str
+
+
+class Sync:
+    """Its state is what it last brought into step (`policy`, `bindings`), and the `record` of how that went."""
+
+    def __init__(self, source: Source, place: Place, audit_every: float = AUDIT_EVERY) -> None:
+        """`audit_every` is the time between two whole looks at the switch, in seconds."""
+        self.place = place
+        self.record = Record()
+        self.channel = Channel()
+        self.reconciler = Reconciler(self.channel)
+        self.policy: Policy | None = None
+        self.bindings: Bindings | None = None
+        self._source, self._audit_every = source, audit_every
+        self._told = SourceState()
+        self._ovsdb: Ovsdb | None = None
+        self._followers: list[asyncio.Task[None]] = []
+        self._due, self._news = asyncio.Event(), asyncio.Event()
+        self._why: list[str] = ["start"]
+        self._asked: list[asyncio.Future[str]] = []
+        self._fresh = True
+        self._next_audit = time.monotonic() + audit_every
+        self._away, self._refused = Backoff(*_AWAY), Backoff(*_REFUSED)
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether the switch holds what the source says now."""
+        return self.record.state is State.IN_SYNC and not self._source.state().problem
+
+    def heard(self) -> None:
+        """The source may have another policy, or another state."""
+        self._news.set()
+        self.wake("")
+
+    def wake(self, why: str) -> None:
+        """Look soon."""
+        if why:
+            self._why.append(why)
+        self._due.set()
+
+    def doubt(self, why: str) -> None:
+        """Look soon, and at everything that the switch holds."""
+        self.reconciler.doubt()
+        self.wake(why)
+
+    async def reconcile(self, why: str) -> str:
+        """Look at everything now, and say what was changed.  Raises OvsfwError."""
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._asked.append(answer)
+        self._news.set()
+        self.doubt(why)
+        return await answer
+
+    async def run(self) -> None:
+        """Keep in step until cancelled."""
+        pause: float | None = 0.0
+        self.reconciler.doubt()
+        try:
+            while True:
+                await self._wait(pause)
+                pause = await self._turn()
+        finally:
+            self._close()
+
+    async def _wait(self, pause: float | None) -> None:
+        """For something to do, or after a failure for news or the end of a pause; at the latest for the next audit."""
+        event, seconds = (self._news, pause) if pause is not None else (self._due, self._next_audit - time.monotonic())
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(event.wait(), seconds)
+        if time.monotonic() >= self._next_audit:
+            self._next_audit = time.monotonic() + self._audit_every
+            self.doubt("audit")
+
+    async def _turn(self) -> float | None:
+        """One step; the pause until the next, None when it went well."""
+        self._due.clear()
+        self._news.clear()
+        why, self._why = self._why, []
+        asked, self._asked = self._asked, []
+        self.record.busy = time.time()
+        try:
+            said = await self._step(why)
+        except OvsfwError as error:
+            self._why = list(dict.fromkeys(why + self._why))
+            for answer in asked:
+                answer.set_exception(error)
+            return self._failed(error)
+        except BaseException:
+            for answer in asked:
+                answer.cancel()
+            raise
+        finally:
+            self.record.busy = 0.0
+        for answer in asked:
+            answer.set_result(said)
+        self._away.reset()
+        self._refused.reset()
+        return None
+
+    def _failed(self, error: OvsfwError) -> float:
+        self.record.failures += 1
+        self.record.last_error = Note(str(error), time.time())
+        if self.record.become(State.FAILING, str(error)):
+            for line in str(error).splitlines():
+                logger.error("not in sync: %s", line)
+        return (self._refused if self.channel.is_open else self._away).pause()
+
+    async def _step(self, why: list[str]) -> str:
+        ovsdb = await self._database()
+        bindings = ovsdb.snapshot(self.place.bridge)
+        self._source.plugged(frozenset(bound.port_id for bound in bindings.endpoints))
+        self._tell_of_source()
+        policy = self._source.policy()
+        if policy is None:
+            self.record.become(State.WAITING, self._source.state().problem)
+            return "the policy is not known yet: nothing was touched"
+        self._warn(ovsdb)
+        await self._connect(why)
+        whole, began = self.reconciler.in_doubt, time.perf_counter()
+        change = await self.reconciler.step(policy, bindings)
+        milliseconds = (time.perf_counter() - began) * 1000
+        if whole:
+            self.record.dumped = time.time()
+            self._next_audit = time.monotonic() + self._audit_every
+        said = self._note(change or Change(), milliseconds, self._reasons(why, policy, bindings), policy, bindings)
+        await self._source.applied(policy)
+        return said
+
+    def _reasons(self, why: list[str], policy: Policy, bindings: Bindings) -> list[str]:
+        if self.policy is not None and policy is not self.policy:
+            why.append(f"policy {self._source.state().generation}")
+        if self.bindings is not None:
+            why.extend(plugging(self.bindings, bindings))
+        return why
+
+    def _note(self, change: Change, milliseconds: float, why: list[str], policy: Policy, bindings: Bindings) -> str:
+        """Record and log a step that went well."""
+        record, now = self.record, time.time()
+        drift = not self._fresh and policy is self.policy and bindings == self.bindings
+        said = f"{change} in {milliseconds:.0f} ms ({joined(why)})" if change else "0 changes"
+        record.steps += 1
+        record.agreed = now
+        if change and drift:
+            record.repairs += 1
+            record.repaired_flows += len(change.flows)
+            record.last_repair = Note(said, now)
+            for line in repairs(change.flows):
+                logger.warning("%s", line)
+            logger.warning("repaired: %s", said)
+        elif change:
+            record.changes += 1
+            record.last_change = Note(said, now)
+            logger.info("%s", said)
+        record.flow_mods += len(change.flows)
+        if record.become(State.IN_SYNC):
+            logger.info("in sync: %d flows, %d ports", len(self.reconciler.flows), len(bindings.endpoints))
+        self._fresh, self.policy, self.bindings = False, policy, bindings
+        return said
+
+    def _tell_of_source(self) -> None:
+        """Log what has happened to the policy, once."""
+        state = self._source.state()
+        if state == self._told:
+            return
+        for line in state.problem.splitlines():
+            logger.error("policy refused: %s", line)
+        if state.problem and self._source.policy() is not None:
+            logger.error("policy refused: the one before (%s) stays", state.generation)
+        if self._told.problem and not state.problem:
+            logger.info("policy is well: %s", state.generation)
+        self._told = state
+
+    def _warn(self, ovsdb: Ovsdb) -> None:
+        found = []
+        if ovsdb.fail_mode(self.place.bridge) != "secure":
+            found.append(_NOT_SECURE.format(bridge=self.place.bridge))
+        for warning in found:
+            if warning not in self.record.warnings:
+                logger.warning("%s", warning)
+        self.record.warnings = tuple(found)
+
+    async def _database(self) -> Ovsdb:
+        """The copy of OVSDB; it follows the database by itself from then on."""
+        if self._ovsdb is None or self._ovsdb.is_closed:
+            ovsdb = Ovsdb()
+            await ovsdb.connect(self.place.db)
+            self._ovsdb = ovsdb
+            self._follow(self._follow_database(ovsdb))
+        return self._ovsdb
+
+    async def _follow_database(self, ovsdb: Ovsdb) -> None:
+        while True:
+            await ovsdb.changed.wait()
+            ovsdb.changed.clear()
+            self._news.set()
+            self.wake("")
+
+    async def _connect(self, why: list[str]) -> None:
+        """Make sure that the switch can be spoken to; a new connection is one to a switch that may hold anything."""
+        if self.channel.is_open:
+            return
+        self.reconciler.doubt()
+        self._fresh = True
+        await self.channel.connect(management_socket(self.place.bridge, rundir_of(self.place.db)))
+        self.record.connects += 1
+        if self.record.connects > 1:
+            why.append("connected again")
+        self._follow(self._follow_channel())
+
+    async def _follow_channel(self) -> None:
+        logger.debug("%s", await self.channel.lost())
+        self.doubt("")
+
+    def _follow(self, work: Coroutine[None, None, None]) -> None:
+        self._followers = [task for task in self._followers if not task.done()]
+        self._followers.append(asyncio.create_task(work))
+
+    def _close(self) -> None:
+        for task in self._followers:
+            task.cancel()
+        for answer in self._asked:
+            answer.set_exception(SwitchError("the daemon is stopping"))
+        self._asked.clear()
+        self.channel.close()
+        if self._ovsdb is not None:
+            self._ovsdb.close()
+            self._ovsdb = None
