@@ -117,6 +117,7 @@ class Reason(Enum):
     NOT_DELIVERED = 30, "not of a kind that endpoints get"
     MISS = 31, "nothing above applies"
     HOOK = 40, "every packet of the bridge goes through the filter"
+    REMARK = 34, "what live connections may still do follows the policy"
 
     def __init__(self, number: int, text: str) -> None:
         self.number = number
@@ -362,6 +363,11 @@ COMMIT = _table(
 )
 COMMITTED = _table("committed", "what conntrack has remembered", {m.CT_STATE}, "deliver")
 DELIVER = _table("deliver", "out of the endpoint's port", ())
+REMARK = _table(
+    "remark",
+    "no packet comes here but those that ovsfw makes up, to block a connection or to let it live again",
+    {EGRESS_RULE, m.ETH_TYPE, m.CT_STATE},
+)
 
 BY_NUMBER = {table.number: table for table in TABLES}
 TABLE_NAMES = {table.number: table.name for table in TABLES}

@@ -64,6 +64,7 @@ def standing_flows(hook: Hook = STANDALONE) -> Iterator[Flow]:
     yield from _ingress()
     yield from _commit()
     yield from _deliver()
+    yield from _remark()
     yield from _misses()
 
 
@@ -307,6 +308,23 @@ def _deliver() -> Iterator[Flow]:
     """Out of the port that ENDPOINT names; 0, nobody, is no port."""
     out = (UNTAG, OutputTo(Place(p.ENDPOINT, 0, 16)))
     yield _flow(p.DELIVER, Priority.FIRST, (), out, Reason.DELIVER)
+
+
+def _remark() -> Iterator[Flow]:
+    """Write BLOCKED, or clear it where the packet says that its connection is accepted.
+
+    Only into what conntrack knows: for a connection that is gone nothing is made.  Conntrack need not find the packet
+    valid, because its sequence numbers are made up.
+    """
+    for family in (IP, IPV6):
+        known = (family, m.ct_state("+trk-new"))
+        live, block = _write_blocked(0), _write_blocked(1)
+        yield _flow(p.REMARK, Priority.FIRST, (*known, ACCEPTED[p.EGRESS_RULE]), live, Reason.REMARK)
+        yield _flow(p.REMARK, Priority.SECOND, known, block, Reason.REMARK)
+
+
+def _write_blocked(value: int) -> tuple[Action, ...]:
+    return (Ct(p.ZONE, commit=True, exec=(Load(Place(m.CT_MARK, p.BLOCKED.bit_length() - 1, 1), value),)),)
 
 
 # Every port has a flow of its own in CLASSIFY; what comes from any other has not been looked at yet.

@@ -94,6 +94,19 @@ def barrier(xid: int) -> bytes:
     return message(ofproto.OFPT_BARRIER_REQUEST, xid)
 
 
+_PACKET_OUT = struct.Struct("!IIH6x")
+
+
+def packet_out(packet: bytes, instructions: bytes, xid: int) -> bytes:
+    """Let a switch do something with a packet, as if it came from nowhere (OpenFlow 1.4 section 7.3.7).
+
+    `instructions` are those of a flow: one apply-actions, whose actions are taken out of it.
+    """
+    actions = instructions[8:]
+    head = _PACKET_OUT.pack(ofproto.OFP_NO_BUFFER, ofproto.OFPP_CONTROLLER, len(actions))
+    return message(ofproto.OFPT_PACKET_OUT, xid, head + actions + packet)
+
+
 # Of the switch's configuration flags (OpenFlow 1.4 section 7.3.2), how fragments are handled.  NX_MATCH is Open
 # vSwitch's own (include/openflow/nicira-ext.h): the first fragment keeps its ports, which "normal" hides (ovs-ofctl(8),
 # set-frags).

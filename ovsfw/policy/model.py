@@ -229,6 +229,29 @@ class Port:
         return tuple(sorted({self.mac, *(pair.mac for pair in self.pairs)}))
 
 
+class AddressSet:
+    """Prefixes, to be asked whether they contain an address: one look-up for each length there is."""
+
+    __slots__ = ("_by_length",)
+
+    def __init__(self, prefixes: Iterable[Prefix] = ()) -> None:
+        self._by_length: dict[tuple[Family, int], set[int]] = {}
+        for prefix in prefixes:
+            self.add(prefix)
+
+    def add(self, prefix: Prefix) -> None:
+        """One more; one that is there already is fine."""
+        self._by_length.setdefault((prefix.family, prefix.length), set()).add(prefix.value)
+
+    def contains(self, other: Prefix) -> bool:
+        """Whether one of the prefixes contains every address of `other`."""
+        return any(
+            family is other.family and length <= other.length and other.value >> shift << shift in values
+            for (family, length), values in self._by_length.items()
+            for shift in (family.bits - length,)
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """Everything the operator wants, host-independent."""
@@ -237,6 +260,9 @@ class Policy:
     security_groups: Mapping[str, SecurityGroup] = field(default_factory=dict)
     address_groups: Mapping[str, AddressGroup] = field(default_factory=dict)
     tiers: tuple[Tier, ...] = ()
+    _sets: dict[RemoteGroup | RemoteAddressGroup, AddressSet] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
 
     @property
     def rules(self) -> Iterator[Rule]:
@@ -270,6 +296,23 @@ class Policy:
         for port in self.ports.values():
             if remote.id in port.security_groups:
                 yield from member_addresses(port)
+
+    def has_member(self, remote: RemoteGroup | RemoteAddressGroup, address: Prefix) -> bool:
+        """Whether one of `members` contains an address; the answers for all sets are prepared when first asked."""
+        if not self._sets:
+            self._sets.update(self._all_sets())
+        return remote in self._sets and self._sets[remote].contains(address)
+
+    def _all_sets(self) -> dict[RemoteGroup | RemoteAddressGroup, AddressSet]:
+        sets: dict[RemoteGroup | RemoteAddressGroup, AddressSet] = {
+            RemoteAddressGroup(name): AddressSet(group.prefixes) for name, group in self.address_groups.items()
+        }
+        sets |= {RemoteGroup(name): AddressSet() for name in self.security_groups}
+        for port in self.ports.values():
+            for prefix in member_addresses(port):
+                for name in port.security_groups:
+                    sets[RemoteGroup(name)].add(prefix)
+        return sets
 
 
 def member_addresses(port: Port) -> Iterator[Prefix]:

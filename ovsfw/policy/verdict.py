@@ -294,4 +294,4 @@ def _is_remote(policy: Policy, remote: Remote, far: Prefix) -> bool:
         return True
     if isinstance(remote, Prefix):
         return remote.contains(far)
-    return any(member.contains(far) for member in policy.members(remote))
+    return policy.has_member(remote, far)

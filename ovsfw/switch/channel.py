@@ -8,16 +8,21 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
+from ovsfw.compiler.remark import remark_actions
 from ovsfw.errors import SwitchError
 from ovsfw.openflow import wire
+from ovsfw.openflow.action import encode_actions
 from ovsfw.openflow.codec import ofproto
 from ovsfw.openflow.diff import Diff
 from ovsfw.openflow.flow import Flow
+from ovsfw.openflow.packet import answer_of
 from ovsfw.openflow.port import SwitchPort
 from ovsfw.openflow.text import format_flow
+from ovsfw.openflow.tracked import Tracked
 from ovsfw.openflow.wire import BundleStep
 from ovsfw.switch import ports
 from ovsfw.switch.connection import Connection
+from ovsfw.switch.conntrack import Conntrack
 from ovsfw.switch.rundir import control_socket
 from ovsfw.switch.unixctl import unixctl
 
@@ -123,6 +128,33 @@ class Channel:
                 "the switch did not take how fragments are to be shown; is another controller setting it?"
             )
 
+    async def connections(self, zones: Collection[int], *, counters: bool = False) -> list[Tracked]:
+        """Every connection in some zones; see `Conntrack.read`.  Raises SwitchError."""
+        return await self._conntrack().read(zones, counters=counters)
+
+    async def forget_connections(self, entries: Collection[Tracked]) -> None:
+        """Let conntrack forget connections, one by one.  Raises SwitchError."""
+        await self._conntrack().forget(entries)
+
+    async def remark(self, entries: Collection[Tracked], *, blocked: bool) -> None:
+        """Block connections, or let them live again; those that are gone are skipped.
+
+        Returns when it has been done; the flows of table `remark` must be installed.  Raises SwitchError.
+        """
+        packets = ((entry, answer_of(entry.key)) for entry in entries)
+        made = [(packet, encode_actions(remark_actions(entry, blocked=blocked))) for entry, packet in packets if packet]
+        if made:
+            seconds = self._timeout + len(made) * SECONDS_PER_FLOW
+            await self._ask(lambda connection: _packets(connection, made), "marking connections", seconds)
+
+    async def settled(self) -> None:
+        """Wait until no packet is dealt with by flows that are gone; see `Conntrack.settled`.  Raises SwitchError."""
+        await self._conntrack().settled()
+
+    def _conntrack(self) -> Conntrack:
+        path = self._connected().path
+        return Conntrack(path.parent, path.stem)
+
     def _connected(self) -> Connection:
         if self._connection is None:
             raise SwitchError("not connected to a bridge")
@@ -177,6 +209,20 @@ async def _bundle(connection: Connection, diff: Diff) -> None:
     if refusals:
         flows = (*diff.deletes, *adds)
         raise SwitchError(f"{connection.path}: nothing was changed: {_explain(refusals, flows, first)}")
+
+
+async def _packets(connection: Connection, made: list[tuple[bytes, bytes]]) -> None:
+    """Send packets with their instructions, and wait until the switch has dealt with them."""
+    first = connection.xids(len(made) + 1)
+    numbered = enumerate(made, first)
+    await connection.send(
+        chain(
+            (wire.packet_out(packet, what, xid) for xid, (packet, what) in numbered), [wire.barrier(first + len(made))]
+        )
+    )
+    refusals = await _refusals(connection, first + len(made))
+    if refusals:
+        raise SwitchError(f"{connection.path}: the switch refused a packet ({refusals[0].name})")
 
 
 async def _refusals(connection: Connection, until: int) -> list[wire.Refusal]:

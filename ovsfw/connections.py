@@ -1,0 +1,213 @@
+"""Live connections against a policy: which does it still allow, and what must happen to the others?
+
+Pure: entries of conntrack in, judgements out.  An entry names the endpoints that accepted it by ofport (see ORIGIN and
+TARGET in `compiler.pipeline`), and their packets pass them without a look at the rules; those endpoints are asked again
+here, by `verdict`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+from typing import NamedTuple
+
+from ovsfw.compiler import pipeline as p
+from ovsfw.compiler.bindings import Bindings
+from ovsfw.compiler.endpoints import network_of
+from ovsfw.compiler.identity import part
+from ovsfw.openflow.tracked import Tracked
+from ovsfw.policy.model import Policy, Port, Prefix
+from ovsfw.policy.verdict import ICMP, ICMPV6, Connection, Verdict, owns, verdict
+
+# From here on source ports are those of clients, which no verdict looks at.
+_WELL_KNOWN = 1024
+
+
+class Fate(Enum):
+    """What must happen to an entry; the text is what people are told."""
+
+    LIVE = "allowed"
+    BLOCKED = "denied, and blocked"
+    CUT = "no longer allowed: it is cut"
+    REVIVE = "allowed again: it lives on"
+    FORGET = "it remembers an endpoint whose address is now another's: it is judged anew"
+    FOREIGN = "not understood, and left alone"
+
+
+DUE = frozenset({Fate.CUT, Fate.REVIVE, Fate.FORGET})
+
+
+class Judged(NamedTuple):
+    """An entry, what it is to the policy (None where that cannot be said), the verdict on it, and what must happen."""
+
+    entry: Tracked
+    fate: Fate
+    connection: Connection | None = None
+    verdict: Verdict | None = None
+
+
+class Endpoint(NamedTuple):
+    """A port of the policy that is plugged here; `decides` is False where no connection of its is remembered."""
+
+    port: Port
+    decides: bool
+
+
+class _Side(NamedTuple):
+    """One side of an entry: the endpoint that must agree to it, and whether the entry means another than is there."""
+
+    endpoint: Endpoint | None = None
+    stale: bool = False
+
+    @property
+    def port_id(self) -> str | None:
+        """Who is asked; None for nobody."""
+        return self.endpoint.port.id if self.endpoint and self.endpoint.decides else None
+
+
+class Judge:
+    """Judges entries by one policy on one host; remembers verdicts, because many connections differ in nothing else."""
+
+    def __init__(self, policy: Policy, bindings: Bindings) -> None:
+        self._policy = policy
+        self._known: dict[object, Verdict] = {}
+        self._endpoints: dict[tuple[int, int], Endpoint] = {}
+        self._owners: dict[tuple[int, Prefix], Endpoint] = {}
+        self._wide: dict[int, list[tuple[Prefix, Endpoint]]] = defaultdict(list)
+        for bound in bindings.endpoints:
+            if (port := policy.ports.get(bound.port_id)) is not None:
+                zone = network_of(bound.vlan)
+                here = Endpoint(port, port.port_security and not policy.is_stateless(port))
+                self._endpoints[zone, bound.ofport] = here
+                self._note_addresses(zone, here)
+
+    def _note_addresses(self, zone: int, here: Endpoint) -> None:
+        """A pair of the whole world is nobody's address in particular."""
+        for _, prefix in here.port.claims:
+            if prefix.is_host:
+                self._owners[zone, prefix] = here
+            elif prefix.length:
+                self._wide[zone].append((prefix, here))
+
+    @property
+    def zones(self) -> frozenset[int]:
+        """The zones that hold connections of ours: one for each network with an endpoint."""
+        return frozenset(zone for zone, _ in self._endpoints)
+
+    def judge(self, entry: Tracked) -> Judged:
+        """What must happen to an entry."""
+        if not entry.plain or entry.is_derived or not entry.mark & ~p.BLOCKED or entry.zone not in self.zones:
+            return Judged(entry, Fate.FOREIGN)
+        source, destination = address(entry.key.source), address(entry.key.destination)
+        sender, receiver = self._sender(entry, source), self._receiver(entry, destination)
+        connection = _connection(entry, sender.port_id, receiver.port_id)
+        said = self._verdict(connection)
+        stale = sender.stale or receiver.stale
+        return Judged(entry, _fate(entry, allowed=said.allowed, stale=stale), connection, said)
+
+    def all(self, entries: Iterable[Tracked]) -> Iterator[Judged]:
+        """Each of them, in their order."""
+        return map(self.judge, entries)
+
+    def _sender(self, entry: Tracked, source: Prefix) -> _Side:
+        """Who began it, if its egress rules accepted it here.
+
+        What an endpoint sends of a connection passes by its address alone, so an entry of an address that is another's
+        now would open that one's way out.
+        """
+        origin = part(entry.mark, p.ORIGIN)
+        if not entry.mark & p.EGRESS_OK and not origin:
+            return _Side()
+        return self._side(entry.zone, origin, source)
+
+    def _receiver(self, entry: Tracked, destination: Prefix) -> _Side:
+        """Who accepted it, if its ingress rules did here."""
+        target = part(entry.mark, p.TARGET)
+        return self._side(entry.zone, target, destination) if target else _Side()
+
+    def _side(self, zone: int, ofport: int, mine: Prefix) -> _Side:
+        """Where nobody has the ofport the entry sleeps; `ofport` 0 is one that is not remembered."""
+        here = self._endpoints.get((zone, ofport))
+        if here is not None and owns(here.port, mine):
+            return _Side(here)
+        owner = self._owner(zone, mine)
+        if owner is not None and ofport:
+            return _Side(here, stale=True)
+        return _Side(owner or here)
+
+    def _owner(self, zone: int, mine: Prefix) -> Endpoint | None:
+        exact = self._owners.get((zone, mine))
+        return exact or next((here for prefix, here in self._wide.get(zone, ()) if prefix.contains(mine)), None)
+
+    def _verdict(self, connection: Connection) -> Verdict:
+        client = min(connection.source_port, _WELL_KNOWN)
+        key = (
+            connection.sender, connection.receiver, connection.source, connection.destination, connection.protocol,
+            client, connection.destination_port, connection.icmp_type, connection.icmp_code,
+        )  # fmt: skip
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = verdict(self._policy, connection)
+        return known
+
+
+def _fate(entry: Tracked, *, allowed: bool, stale: bool) -> Fate:
+    """ICMP cannot be forgotten (see `switch.conntrack`), so what is stale of it is blocked."""
+    blocked = bool(entry.mark & p.BLOCKED)
+    if stale and entry.key.protocol not in (ICMP, ICMPV6):
+        return Fate.FORGET
+    if allowed and not stale:
+        return Fate.REVIVE if blocked else Fate.LIVE
+    return Fate.BLOCKED if blocked else Fate.CUT
+
+
+@lru_cache(maxsize=1 << 16)
+def address(text: str) -> Prefix:
+    """An address as conntrack prints it."""
+    return Prefix.parse(text)
+
+
+def _connection(entry: Tracked, sender: str | None, receiver: str | None) -> Connection:
+    key = entry.key
+    icmp = key.protocol in (ICMP, ICMPV6)
+    return Connection(
+        sender=sender,
+        receiver=receiver,
+        source=address(key.source),
+        destination=address(key.destination),
+        protocol=key.protocol,
+        source_port=0 if icmp else key.source_port,
+        destination_port=key.destination_port,
+        icmp_type=key.icmp[0],
+        icmp_code=key.icmp[1],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What must happen to the connections of a host, each exactly once."""
+
+    cut: tuple[Tracked, ...] = ()
+    revive: tuple[Tracked, ...] = ()
+    forget: tuple[Tracked, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.cut or self.revive or self.forget)
+
+    def __str__(self) -> str:
+        """`2 connections cut, 1 revived`."""
+        parts = ((self.cut, "cut"), (self.revive, "revived"), (self.forget, "judged anew"))
+        told = [f"{len(entries)} {word}" for entries, word in parts if entries]
+        return "connections: " + (", ".join(told) or "0 changed")
+
+
+def due(judged: Iterable[Judged]) -> Due:
+    """Sort by what must happen."""
+    by_fate: dict[Fate, list[Tracked]] = defaultdict(list)
+    for one in judged:
+        by_fate[one.fate].append(one.entry)
+    return Due(*(tuple(by_fate[fate]) for fate in (Fate.CUT, Fate.REVIVE, Fate.FORGET)))
