@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import strategies as st
 
 from ovsfw.compiler import Binding, Bindings
@@ -63,6 +65,26 @@ def remotes(draw: st.DrawFn, family: Family, groups: list[str], address_groups: 
             st.sampled_from(address_groups).map(RemoteAddressGroup),
         )
     )
+
+
+# The connections of these strategies come from port 30000.
+source_ports = st.sampled_from((None, None, None, PortRange(30000, 30001), PortRange(1, 29999)))
+
+
+@st.composite
+def with_source_ports(draw: st.DrawFn, policy: Policy) -> Policy:
+    """The policy, some of whose rules ask for source ports: what documents cannot say and Neutron's agent can."""
+    groups = {
+        name: replace(
+            group,
+            rules=tuple(
+                replace(rule, source_ports=draw(source_ports)) if rule.protocol in (TCP, UDP, SCTP) else rule
+                for rule in group.rules
+            ),
+        )
+        for name, group in policy.security_groups.items()
+    }
+    return replace(policy, security_groups=groups)
 
 
 @st.composite

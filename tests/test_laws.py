@@ -53,7 +53,7 @@ relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, H
 
 @st.composite
 def situations(draw: st.DrawFn) -> tuple[Policy, Bindings]:
-    policy = draw(strategies.policies())
+    policy = draw(strategies.policies().flatmap(strategies.with_source_ports))
     return policy, draw(strategies.bindings_for(policy))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from itertools import product
 
 from ovsfw.compiler import pipeline as p
 from ovsfw.compiler.ids import remote_name
@@ -18,7 +19,7 @@ from ovsfw.compiler.portrange import masks
 from ovsfw.openflow import match as m
 from ovsfw.openflow.action import Conjunction
 from ovsfw.openflow.flow import Flow
-from ovsfw.policy.model import Direction, Family, Prefix, Rule, SecurityGroup
+from ovsfw.policy.model import Direction, Family, PortRange, Prefix, Rule, SecurityGroup
 from ovsfw.policy.verdict import ANY_PORT, SCTP, TCP, UDP, UNMATCHABLE_PORTS
 
 RULE_TABLE = {
@@ -28,7 +29,8 @@ RULE_TABLE = {
     (Direction.INGRESS, Family.IPV6): p.INGRESS_RULES_V6,
 }
 VERDICT = {Direction.EGRESS: p.EGRESS_RULE, Direction.INGRESS: p.INGRESS_RULE}
-_PORT_FIELD = {TCP: m.TCP_DST, UDP: m.UDP_DST, SCTP: m.SCTP_DST}
+_TO_PORT = {TCP: m.TCP_DST, UDP: m.UDP_DST, SCTP: m.SCTP_DST}
+_FROM_PORT = {TCP: m.TCP_SRC, UDP: m.UDP_SRC, SCTP: m.SCTP_SRC}
 _ICMP_FIELDS = {Family.IPV4: (m.ICMP_TYPE, m.ICMP_CODE), Family.IPV6: (m.ICMP6_TYPE, m.ICMP6_CODE)}
 
 
@@ -90,9 +92,16 @@ def services(rule: Rule) -> Iterator[m.Match]:
     match = (*match, m.IP_PROTO(rule.protocol))
     icmp = zip(_ICMP_FIELDS[rule.family], (rule.icmp_type, rule.icmp_code), strict=True)
     match = (*match, *(field(value) for field, value in icmp if value is not None))
-    if rule.ports is None or rule.ports in ANY_PORT:
-        yield match
-    elif rule.protocol not in UNMATCHABLE_PORTS:
-        # Open vSwitch cannot read the ports of the others: no flow, fail closed, as `verdict` says.
-        for value, mask in masks(rule.ports):
-            yield (*match, _PORT_FIELD[rule.protocol](value, mask))
+    for source, destination in product(
+        _port_terms(rule.protocol, rule.source_ports, _FROM_PORT), _port_terms(rule.protocol, rule.ports, _TO_PORT)
+    ):
+        yield (*match, *source, *destination)
+
+
+def _port_terms(protocol: int, ports: PortRange | None, fields: Mapping[int, m.Field]) -> Iterator[m.Match]:
+    """One for each mask of a range; none, fail closed as `verdict` says, where Open vSwitch cannot read ports."""
+    if ports is None or ports in ANY_PORT:
+        yield ()
+    elif protocol not in UNMATCHABLE_PORTS:
+        for value, mask in masks(ports):
+            yield (fields[protocol](value, mask),)

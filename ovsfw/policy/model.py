@@ -134,7 +134,8 @@ class Rule:
     """One rule of a security group, which allows, or of a tier, which does what its `action` says.
 
     `protocol` is an IP protocol number, None for any.  `ports` are destination ports and only stand with a protocol
-    that has ports.  `icmp_type` and `icmp_code` only stand with ICMP (1) in IPv4 and ICMPv6 (58) in IPv6.
+    that has ports, and so do `source_ports`, which only Neutron's agent can ask for.  `icmp_type` and `icmp_code` only
+    stand with ICMP (1) in IPv4 and ICMPv6 (58) in IPv6.
     """
 
     id: str
@@ -146,6 +147,7 @@ class Rule:
     icmp_code: int | None = None
     remote: Remote = None
     action: Action = Action.ALLOW
+    source_ports: PortRange | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,6 +205,8 @@ def tier_content_id(tier: str, rule: Rule) -> str:
 def _content(rule: Rule) -> str:
     parts: list[object] = [rule.direction.value, rule.family.ethertype.lower(), protocols.name(rule.protocol)]
     parts += [part for part in (rule.ports, rule.icmp_type, rule.icmp_code) if part is not None]
+    if rule.source_ports is not None:
+        parts += ["by", rule.source_ports]
     if rule.remote is not None:
         parts += ["from" if rule.direction is Direction.INGRESS else "to", _remote_text(rule.remote)]
     return "-".join(map(str, parts))

@@ -282,11 +282,13 @@ def matches(policy: Policy, rule: Rule, connection: Connection) -> bool:
 
 def _has_ports(rule: Rule, connection: Connection) -> bool:
     """A rule with ports of a protocol whose ports Open vSwitch cannot match matches nothing; tiers have none such."""
-    if rule.ports is None or rule.ports in ANY_PORT:
-        return True
-    if rule.protocol in UNMATCHABLE_PORTS:
-        return False
-    return rule.ports.first <= connection.destination_port <= rule.ports.last
+    asked = ((rule.ports, connection.destination_port), (rule.source_ports, connection.source_port))
+    return all(
+        ports is None
+        or ports in ANY_PORT
+        or (rule.protocol not in UNMATCHABLE_PORTS and ports.first <= port <= ports.last)
+        for ports, port in asked
+    )
 
 
 def _is_remote(policy: Policy, remote: Remote, far: Prefix) -> bool:

@@ -50,6 +50,8 @@ def service_text(rule: Rule) -> str:
     text = _protocol_text(rule.protocol)
     if isinstance(rule.ports, PortRange) and rule.ports not in ANY_PORT:
         text += f"/{rule.ports}"
+    if rule.source_ports is not None:
+        text += f" from port {rule.source_ports}"
     return "/".join([text, *(str(part) for part in (rule.icmp_type, rule.icmp_code) if part is not None)])
 
 

@@ -100,7 +100,7 @@ def test_the_flows_say_what_the_policy_says(switch: DummySwitch, hook: Hook, dat
     """Alone on the bridge, and with the flows of Neutron's agent before and behind."""
     if hook is NEUTRON:
         add_agent_flows(switch.switch, BRIDGE)
-    policy = data.draw(strategies.policies())
+    policy = data.draw(strategies.policies().flatmap(strategies.with_source_ports))
     host = Host(switch, policy, data.draw(strategies.bindings_for(policy)), hook)
     for _ in range(data.draw(st.integers(1, 12))):
         connection = data.draw(strategies.connections(policy))
