@@ -1,0 +1,1 @@
+"""ovsfw inside OpenStack Neutron; installed with the extra `ovsfw[neutron]`."""
