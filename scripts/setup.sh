@@ -6,7 +6,7 @@ PYTHON=${PYTHON:-python3}
 BUILD=.build
 VENV=$BUILD/venv
 POLICY_RC_D=/usr/sbin/policy-rc.d
-# Programs that are wanted too, each in a package of its name.
+# Programs that are wanted too, each in a package of its name, or PROGRAM=PACKAGE.
 TOOLS=()
 
 die() {
@@ -32,7 +32,7 @@ missing_packages() {
     "$PYTHON" -c 'import ensurepip, venv' 2> /dev/null || echo python3-venv
     local tool
     for tool in "${TOOLS[@]}"; do
-        command -v "$tool" > /dev/null || echo "$tool"
+        command -v "${tool%%=*}" > /dev/null || echo "${tool#*=}"
     done
 }
 

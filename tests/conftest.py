@@ -13,6 +13,8 @@ from hypothesis import settings
 from ovsfw.lab.vswitch import PrivateSwitch
 
 _NUMBERS = itertools.count()
+# "system": packets by way of veths and the kernel datapath; "netdev": the same in userspace.  Otherwise: dummies.
+WITH_VETHS = "OVSFW_DATAPATH" in os.environ
 
 # The same examples on every run where a failure stops others; anywhere else they are new each time.  How long one
 # takes says nothing on a busy machine.
@@ -42,8 +44,11 @@ def bridge(ovs: PrivateSwitch) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def dummy_ovs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateSwitch]:
-    """A running switch whose ports are dummies: tests put packets in and read what comes out (see tests/dummy.py)."""
-    options = ("--enable-dummy=override", "--disable-system")
+    """A running switch whose ports are dummies: tests put packets in and read what comes out (see tests/dummy.py).
+
+    With OVSFW_DATAPATH=system a switch with the kernel datapath instead, whose ports are veths (see tests/veth.py).
+    """
+    options = () if WITH_VETHS else ("--enable-dummy=override", "--disable-system")
     name = f"ovs{next(_NUMBERS)}-{os.getpid()}"
     switch = PrivateSwitch(Path(tmp_path_factory.mktemp("dummy")), name, options)
     try:

@@ -31,19 +31,25 @@ _RECORD = struct.Struct("=IIII")
 class DummySwitch:
     """A bridge with dummy ports, by OpenFlow number."""
 
+    DATAPATH = "dummy"
+
     def __init__(self, switch: PrivateSwitch, ofports: Iterable[int], bridge: str = BRIDGE) -> None:
         self.switch, self.bridge = switch, bridge
         self._read: dict[int, int] = {}
         self._tags: dict[int, int] = {}
         self._control = socket.socket(socket.AF_UNIX)
         self._control.connect(str(control_socket(rundir=switch.rundir)))
-        commands = ["add-br", bridge, "--", "set", "bridge", bridge, "datapath_type=dummy", "fail_mode=secure"]
-        commands += ["protocols=OpenFlow10,OpenFlow14"]
+        commands = ["add-br", bridge, "--", "set", "bridge", bridge, f"datapath_type={self.DATAPATH}"]
+        commands += ["fail_mode=secure", "protocols=OpenFlow10,OpenFlow14"]
         for ofport in ofports:
             commands += ["--", "add-port", bridge, f"p{ofport}", "--", "set", "interface", f"p{ofport}"]
-            commands += ["type=dummy", f"ofport_request={ofport}", f"options:tx_pcap={self._pcap(ofport)}"]
-            self._read[ofport] = _PCAP_HEADER
+            commands += [f"ofport_request={ofport}", *self._plug(ofport)]
         switch.vsctl(*commands)
+
+    def _plug(self, ofport: int) -> list[str]:
+        """Make a port ready; the settings of its Interface in OVSDB."""
+        self._read[ofport] = _PCAP_HEADER
+        return ["type=dummy", f"options:tx_pcap={self._pcap(ofport)}"]
 
     def _pcap(self, ofport: int) -> Path:
         return self.switch.rundir / f"p{ofport}.pcap"
