@@ -62,7 +62,7 @@ async def read(remote: Remote) -> Contents:
 
 async def read_from(connection: Connection) -> Contents:
     """What is in the database behind a connection."""
-    selects = [_select("Global", ["identity", "generation"]), *(_select(table, _columns(table)) for table in ALL)]
+    selects = [select("Global", ["identity", "generation"]), *(select(table, _columns(table)) for table in ALL)]
     answers = await transact(connection, selects)
     if not answers[0]["rows"]:
         raise StoreError(f"{connection.address}: the policy database has not been set up; run: ovsfw db init")
@@ -107,15 +107,15 @@ async def _attempt(connection: Connection, change: Change, *, awaited: bool) -> 
         operations = []
     else:
         generation = before.generation + 1
-        operations = [*_operations(changes), _update_global({"generation": generation})]
+        operations = [*_operations(changes), update_global({"generation": generation})]
     if awaited:
-        operations.append(_update_global({"awaited": generation}))
-    if operations and not await _commit(connection, before.generation, operations):
+        operations.append(update_global({"awaited": generation}))
+    if operations and not await commit(connection, before.generation, operations):
         return None
     return Edit(generation, changes, policy)
 
 
-async def _commit(connection: Connection, generation: int, operations: list[Operation]) -> bool:
+async def commit(connection: Connection, generation: int, operations: list[Operation]) -> bool:
     """Whether it was done; not when the generation is another one already.  Raises StoreError."""
     wait = {
         "op": "wait",
@@ -159,11 +159,13 @@ def _is(key: Key) -> list[object]:
     return [["id", "==", key.id]]
 
 
-def _update_global(row: Operation) -> Operation:
+def update_global(row: Operation) -> Operation:
+    """Change the row of the whole database."""
     return {"op": "update", "table": "Global", "where": [], "row": row}
 
 
-def _select(table: str, columns: list[str]) -> Operation:
+def select(table: str, columns: list[str]) -> Operation:
+    """Ask for some columns of all rows."""
     return {"op": "select", "table": table, "where": [], "columns": columns}
 
 

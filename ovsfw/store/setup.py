@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 
 from ovsfw.store.client import DATABASE, Connection, Remote, connected
-from ovsfw.store.editing import Operation, transact
+from ovsfw.store.editing import Operation, select, transact
 
 # The role of a host's certificate: it may write one row, the one that has its name.
 HOST_ROLE = "ovsfw-host"
@@ -41,7 +41,8 @@ async def _missing(connection: Connection, hosts: Sequence[str], others: Sequenc
     tops, roles, listeners = (
         answer["rows"]
         for answer in await transact(
-            connection, [_select("Global", "identity"), _select("RBAC_Role", "name"), _select("Connection", "target")]
+            connection,
+            [select("Global", ["identity"]), select("RBAC_Role", ["name"]), select("Connection", ["target"])],
         )
     )
     there = {row["target"] for row in listeners}
@@ -52,10 +53,6 @@ async def _missing(connection: Connection, hosts: Sequence[str], others: Sequenc
         *([] if roles else _role()),
         *_listeners({target: role for target, role in targets.items() if target not in there}),
     ]
-
-
-def _select(table: str, column: str) -> Operation:
-    return {"op": "select", "table": table, "where": [], "columns": [column]}
 
 
 def _global() -> Operation:

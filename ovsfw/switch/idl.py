@@ -19,11 +19,14 @@ with warnings.catch_warnings():
     # Where eventlet is installed, ovs.poller imports it, and it complains about its own age.
     warnings.simplefilter("ignore")
     from ovs.db.idl import Idl, SchemaHelper
+    from ovs.stream import Stream
+
+__all__ = ["Idl", "Poller", "Replica", "SchemaHelper", "Stream"]
 
 # Open vSwitch's log (ovs.vlog) says nothing as long as nobody calls Vlog.init().
 
 
-class _Poller:
+class Poller:
     """What `Idl.wait` asks to be woken for; stands in for `ovs.poller.Poller`."""
 
     def __init__(self) -> None:
@@ -31,24 +34,28 @@ class _Poller:
         self._seconds: float | None = None
 
     def fd_wait(self, fd: Any, events: int) -> None:  # noqa: ANN401 - a number, or whatever has fileno()
+        """Wake up when it can be read or written."""
         number = fd if isinstance(fd, int) else fd.fileno()
         self._events[number] = self._events.get(number, 0) | events
 
     def timer_wait(self, msec: float) -> None:
+        """Wake up in so many milliseconds."""
         seconds = max(0.0, msec / 1000)
         self._seconds = seconds if self._seconds is None else min(seconds, self._seconds)
 
     def timer_wait_until(self, msec: float) -> None:
+        """Wake up at a time, in milliseconds since 1970."""
         # The same clock as ovs.timeval.msec().
         self.timer_wait(msec - time.time() * 1000)
 
     def immediate_wake(self) -> None:
+        """Do not wait at all."""
         self.timer_wait(0)
 
-    async def block(self) -> None:
-        """Wait until something of it happens."""
+    async def block(self, woken: asyncio.Event | None = None) -> None:
+        """Wait until something of it happens, or somebody sets `woken`."""
         loop = asyncio.get_running_loop()
-        woken = asyncio.Event()
+        woken = woken or asyncio.Event()
         for fd, events in self._events.items():
             if events & select.POLLIN:
                 loop.add_reader(fd, woken.set)
@@ -126,6 +133,6 @@ class Replica:
             if self._idl.change_seqno != seen:
                 seen = self._idl.change_seqno
                 self.changed.set()
-            poller = _Poller()
+            poller = Poller()
             self._idl.wait(poller)
             await poller.block()

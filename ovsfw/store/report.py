@@ -1,0 +1,117 @@
+"""What a host says about itself in the policy database: one row, written by nobody else.
+
+A host says at once what somebody waits for (`--wait=hosts`), and which ports it has; otherwise now and then, so that a
+thousand hosts do not answer every change.  A host that has said nothing for `DEAD_AFTER` is taken for dead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ovsfw import __version__
+from ovsfw.errors import StoreError
+from ovsfw.store.client import Remote, connected
+from ovsfw.store.editing import Operation, transact
+
+logger = logging.getLogger(__name__)
+
+SAY_EVERY = 10.0
+DEAD_AFTER = 3 * SAY_EVERY
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """The generation that is in the flows, the ports that are plugged, and what is wrong."""
+
+    generation: int = 0
+    ports: tuple[str, ...] = ()
+    problem: str = ""
+
+
+class Reporter:
+    """Keeps a host's row; what it says is lost while the database is away, and said again later."""
+
+    def __init__(self, remote: Remote, host: str, say_every: float = SAY_EVERY) -> None:
+        """`host` is the name of the row, and with TLS that of the certificate."""
+        self._remote = remote
+        self._host = host
+        self._say_every = say_every
+        self._word = Word()
+        self._said: Word | None = None
+        self._urgent = asyncio.Event()
+
+    def say(self, word: Word, *, awaited: int) -> None:
+        """Somebody waits for the generation `awaited`."""
+        self._word = word
+        said = self._said or Word(-1)
+        news = (word.ports, word.problem) != (said.ports, said.problem)
+        if news or self._said is None or said.generation < min(awaited, word.generation):
+            self._urgent.set()
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        complained = ""
+        while True:
+            await self._pause()
+            word = self._word
+            try:
+                await self._write(word)
+            except (StoreError, OSError) as error:
+                if str(error) != complained:
+                    complained = str(error)
+                    logger.warning("cannot say in the policy database what this host has: %s", error)
+                await asyncio.sleep(1)
+                self._urgent.set()
+            else:
+                self._said, complained = word, ""
+
+    async def _pause(self) -> None:
+        # Not wait_for: before Python 3.12 that may lose a cancellation.
+        timer = asyncio.get_running_loop().call_later(self._say_every, self._urgent.set)
+        try:
+            await self._urgent.wait()
+        finally:
+            timer.cancel()
+        self._urgent.clear()
+
+    async def _write(self, word: Word) -> None:
+        row: Operation = {
+            **asdict(word),
+            "ports": ["set", list(word.ports)],
+            "last_seen": int(time.time()),
+            "version": __version__,
+        }
+        async with connected(self._remote) as connection:
+            where = [["name", "==", self._host]]
+            (answer,) = await transact(connection, [{"op": "update", "table": "Host", "where": where, "row": row}])
+            if not answer["count"]:
+                await transact(connection, [{"op": "insert", "table": "Host", "row": {"name": self._host, **row}}])
+
+
+@dataclass(frozen=True, slots=True)
+class HostState:
+    """A host's row, as others see it; `last_seen` in seconds since 1970, by the clock of the host."""
+
+    name: str
+    generation: int
+    last_seen: int
+    ports: tuple[str, ...]
+    version: str
+    problem: str
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> HostState:
+        """From a row as the server sends it."""
+        ports = row["ports"]
+        names = ports[1] if isinstance(ports, list) else [ports]
+        fields = {name: row[name] for name in ("name", "generation", "last_seen", "version", "problem")}
+        return cls(ports=tuple(sorted(names)), **fields)
+
+    def is_alive(self, now: float) -> bool:
+        """Whether it has said something lately."""
+        return now - self.last_seen <= DEAD_AFTER
