@@ -15,7 +15,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 
 from ovsfw.apply import rundir_of
-from ovsfw.compiler import Bindings
+from ovsfw.compiler import STANDALONE, Bindings, Hook
 from ovsfw.errors import OvsfwError, SwitchError
 from ovsfw.news import joined, plugging, repairs
 from ovsfw.policy.model import Policy
@@ -42,10 +42,11 @@ _NOT_SECURE = (
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Which bridge: the address of the local OVSDB as `ovs-vsctl --db` has it, and a name."""
+    """Which bridge: the address of the local OVSDB as `ovs-vsctl --db` has it, a name; and the filter's place in it."""
 
     db: str
     bridge: str
+    hook: Hook = STANDALONE
 
 
 class Sync:
@@ -56,7 +57,7 @@ class Sync:
         self.place = place
         self.record = Record()
         self.channel = Channel()
-        self.reconciler = Reconciler(self.channel)
+        self.reconciler = Reconciler(self.channel, place.hook)
         self.policy: Policy | None = None
         self.bindings: Bindings | None = None
         self._source, self._audit_every = source, audit_every
@@ -93,10 +94,15 @@ class Sync:
 
     async def reconcile(self, why: str) -> str:
         """Look at everything now, and say what was changed.  Raises OvsfwError."""
+        self.reconciler.doubt()
+        return await self.settle(why)
+
+    async def settle(self, why: str) -> str:
+        """Bring the bridge into step with the source now, and say what was changed.  Raises OvsfwError."""
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._asked.append(answer)
         self._news.set()
-        self.doubt(why)
+        self.wake(why)
         return await answer
 
     async def run(self) -> None:

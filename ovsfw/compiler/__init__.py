@@ -69,6 +69,7 @@ class Compiler:
         if policy.tiers:
             raise PolicyError([Problem("tiers cannot be put into flows yet")])
         self._used = {}
+        bindings = _wired(bindings, self._hook)
         secured = {name for name, port in policy.ports.items() if port.port_security}
         unfiltered = policy.ports.keys() - secured
         here = [
@@ -140,6 +141,14 @@ def _refuse_too_many_groups(ports: Iterable[Port]) -> None:
     ]
     if problems:
         raise PolicyError(problems)
+
+
+def _wired(bindings: Bindings, hook: Hook) -> Bindings:
+    """Nobody knows the endpoints that are not ready."""
+    if not any(bound.vlan in hook.unwired for bound in bindings.endpoints):
+        return bindings
+    wired = (bound._replace(port_id="") if bound.vlan in hook.unwired else bound for bound in bindings.endpoints)
+    return Bindings(tuple(wired), bindings.uplinks)
 
 
 def _outside(bindings: Bindings, unfiltered: AbstractSet[str]) -> tuple[Uplink, ...]:

@@ -21,14 +21,15 @@ HOOK_COOKIE = cookie(Reason.HOOK)
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """The number of the hook table; and whether it is another program's.
+    """The number of the hook table; whether it is another program's; and the VLANs of ports that are not ready yet.
 
     `inside` says that the flows before may have sent packets through conntrack and put them into a VLAN, and that the
-    flows behind want what leaves.
+    flows behind want what leaves.  An endpoint whose VLAN is in `unwired` passes nothing, as if nobody knew it.
     """
 
     table: int = 0
     inside: bool = False
+    unwired: frozenset[int] = frozenset()
 
     def flows(self) -> Iterator[Flow]:
         """The way in; packets that have been through the filter do not match."""
@@ -46,5 +47,8 @@ class Hook:
 
 
 STANDALONE = Hook()
-NEUTRON = Hook(60, inside=True)
-"""TRANSIENT_TABLE of Neutron's agent (neutron_lib.plugins.ml2.ovs_constants); behind it is NORMAL."""
+NEUTRON = Hook(60, inside=True, unwired=frozenset({0, 4095}))
+"""TRANSIENT_TABLE of Neutron's agent (neutron_lib.plugins.ml2.ovs_constants); behind it is NORMAL.
+
+That agent gives each port the VLAN of its network; before, it has none, or DEAD_VLAN_TAG.
+"""

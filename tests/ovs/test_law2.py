@@ -101,13 +101,19 @@ def test_the_flows_say_what_the_policy_says(switch: DummySwitch, hook: Hook, dat
     if hook is NEUTRON:
         add_agent_flows(switch.switch, BRIDGE)
     policy = data.draw(strategies.policies().flatmap(strategies.with_source_ports))
-    host = Host(switch, policy, data.draw(strategies.bindings_for(policy)), hook)
+    host = Host(switch, policy, wired(data.draw(strategies.bindings_for(policy)), hook), hook)
     for _ in range(data.draw(st.integers(1, 12))):
         connection = data.draw(strategies.connections(policy))
         if host.cannot_be_tried(connection):
             continue
         switch.forget()
         converse(host, connection)
+
+
+def wired(bindings: Bindings, hook: Hook) -> Bindings:
+    """Every port of Neutron's agent has a VLAN."""
+    endpoints = (bound._replace(vlan=bound.vlan or 9) if hook is NEUTRON else bound for bound in bindings.endpoints)
+    return Bindings(tuple(endpoints), bindings.uplinks)
 
 
 def converse(host: Host, connection: Connection) -> None:
