@@ -12,10 +12,10 @@ from pathlib import Path
 
 import ovsfw.cli.check as checking
 from ovsfw import __version__
-from ovsfw.cli import bridge, compiling, lab, running
+from ovsfw.cli import bridge, compiling, lab, running, why
 from ovsfw.errors import OvsfwError
 
-FAMILIES = (checking, compiling, bridge, running, lab)
+FAMILIES = (checking, compiling, bridge, running, why, lab)
 
 
 def parser() -> argparse.ArgumentParser:

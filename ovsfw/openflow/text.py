@@ -10,7 +10,7 @@ from ovsfw.openflow import action as a
 from ovsfw.openflow import match as m
 from ovsfw.openflow.codec import ofproto
 from ovsfw.openflow.flow import Flow, flow
-from ovsfw.openflow.match import Field, Match, Term, UnknownFieldError, decode_match
+from ovsfw.openflow.match import Field, Match, Term, UnknownFieldError, decode_match, encode_match
 from ovsfw.openflow.notation import read_place, read_port, read_value, write_place, write_port, write_value
 
 Tables = Mapping[int, str]
@@ -67,6 +67,18 @@ def format_flow(flow: Flow, tables: Tables | None = None) -> str:
     parts += [name for bit, name in _FLAG_NAMES.items() if flow.flags & bit]
     parts += _match_parts(flow.key[3:])
     return f"{','.join(parts)} actions={format_actions(flow.actions, tables)}"
+
+
+def format_packet(fields: Match) -> str:
+    """The fields of a packet for ofproto/trace, which understands every field's own name only.
+
+    >>> format_packet((m.IP_PROTO(17), m.ETH_TYPE(0x0800), m.UDP_DST(53), m.VLAN_VID(0x1007)))
+    'dl_type=0x800,dl_vlan=7,nw_proto=17,udp_dst=53'
+    """
+    ordered = decode_match(encode_match(fields))
+    return ",".join(
+        _term(term) if term.field is m.VLAN_VID else f"{term.field.name}={write_value(term)}" for term in ordered
+    )
 
 
 def format_actions(actions: tuple[a.Action, ...], tables: Tables | None = None) -> str:

@@ -1,0 +1,243 @@
+"""`ovsfw why` on a real switch: it says what the policy says, and notices when the switch does something else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.l2 import ARP, Ether
+from scapy.packet import Packet
+from scapy.utils import wrpcap
+
+from ovsfw.cli import main
+from ovsfw.compiler import Bindings, compile_policy
+from ovsfw.compiler.identity import Identity
+from ovsfw.explain.answer import answer
+from ovsfw.explain.legs import NoLegError, legs, mac_for
+from ovsfw.explain.live import Passage, passage
+from ovsfw.lab.vswitch import PrivateSwitch
+from ovsfw.policy.model import Policy
+from ovsfw.policy.verdict import Connection
+from ovsfw.switch.rundir import control_socket
+from ovsfw.switch.trace import trace
+from tests import strategies
+from tests.dummy import BRIDGE, DummySwitch
+from tests.strategies import UPLINK
+
+pytestmark = pytest.mark.ovs
+EXAMPLES = int(os.environ.get("OVSFW_EXAMPLES", "40"))
+
+POLICY = """
+security_groups:
+  - id: web
+    rules:
+      - {id: http, direction: ingress, protocol: tcp, port_range_min: 80, port_range_max: 81}
+      - {id: ssh, direction: ingress, protocol: tcp, port_range_min: 22, port_range_max: 22, remote_group_id: bastion}
+  - id: bastion
+    rules:
+      - {id: out, direction: egress}
+ports:
+  - {id: vm1, name: web1, mac_address: "52:54:00:00:00:01", fixed_ips: [{ip_address: 10.9.0.1}], security_groups: [web]}
+  - {id: vm2, name: jump, mac_address: "52:54:00:00:00:02", fixed_ips: [{ip_address: 10.9.0.2}],
+     security_groups: [bastion]}
+  - {id: vm9, mac_address: "52:54:00:00:00:09", fixed_ips: [{ip_address: 10.9.0.9}], security_groups: [web, bastion]}
+"""
+
+
+class Why:
+    """`why(...)` is `ovsfw why --policy policy.yaml ...`: exit status, stdout, stderr."""
+
+    def __init__(self, ovs: PrivateSwitch, policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self._options = ["--db", ovs.db, "--policy", str(policy)]
+        self._capsys = capsys
+
+    def __call__(self, *words: str) -> tuple[int, str, str]:
+        status = main(["why", *self._options, *words])
+        return status, *self._capsys.readouterr()
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("why") / "policy.yaml"
+    path.write_text(POLICY)
+    return path
+
+
+@pytest.fixture(scope="module")
+def host(ovs: PrivateSwitch, policy: Path) -> PrivateSwitch:
+    """vm1 and vm2 are here in VLAN 7, with an uplink; vm9 is on another host."""
+    ovs.add_bridge(BRIDGE)
+    for ofport, name in ((1, "vm1"), (2, "vm2"), (3, "")):
+        ids = [f"external_ids:iface-id={name}", "--", "set", "port", f"tap{ofport}", "tag=7"] if name else []
+        interface = ("--", "set", "interface", f"tap{ofport}", "type=internal", f"ofport_request={ofport}")
+        ovs.vsctl("add-port", BRIDGE, f"tap{ofport}", *interface, *ids)
+    assert main(["apply", "--db", ovs.db, "--policy", str(policy)]) == 0
+    return ovs
+
+
+@pytest.fixture
+def why(host: PrivateSwitch, policy: Path, capsys: pytest.CaptureFixture[str]) -> Why:
+    capsys.readouterr()
+    return Why(host, policy, capsys)
+
+
+def test_between_two_endpoints_of_this_host(why: Why) -> None:
+    status, out, err = why("jump", "->", "web1", "tcp/22")
+    assert (status, err) == (0, "")
+    assert "policy: ALLOWED" in out
+    assert "bastion: anything to anywhere  [rule out]" in out
+    assert "web: tcp/22 from group bastion  [rule ssh]" in out
+    assert "switch br-int, from end to end: delivered to web1 (vm1), OpenFlow port 1" in out
+    tables = [line.split()[0] for line in out.splitlines() if line.startswith("  ")]
+    assert [name for name in tables if name in ("classify", "egress_rules_v4", "ingress_rules_v4", "deliver")]
+    assert out.splitlines()[-1] == "  the switch does what the policy says"
+
+
+def test_the_nearest_rules_say_what_differs(why: Why) -> None:
+    status, out, _ = why("10.9.0.2", "52:54:00:00:00:01", "tcp/23")
+    assert status == 0
+    assert "ingress of web1 (vm1): denied: no ingress rule of its groups allows it" in out
+    assert "[rule ssh]\n      but its port is 22, not 23" in out
+    assert "dropped in ingress_verdict: no rule accepted it" in out
+
+
+@pytest.mark.parametrize(
+    ("question", "said", "fate"),
+    [
+        ("vm2 -> 198.51.100.1 udp/53", "ALLOWED", "out of this host: left to the switch's own forwarding"),
+        ("vm1 -> 198.51.100.1 udp/53", "DENIED", "out of this host: dropped in egress_verdict: no rule accepted it"),
+        ("198.51.100.1 -> vm1 tcp/80", "ALLOWED", "into this host: delivered to web1 (vm1), OpenFlow port 1"),
+        ("198.51.100.1 -> vm1 tcp/22", "DENIED", "into this host: dropped in ingress_verdict"),
+        ("vm9 -> vm1 tcp/22", "ALLOWED", "into this host: delivered to web1 (vm1), OpenFlow port 1"),
+        ("vm1 -> vm9 icmp", "DENIED", "out of this host: dropped in egress_verdict"),
+        ("vm2 -> vm1 gre", "DENIED", "from end to end: dropped in ingress_verdict"),
+        ("vm2 -> vm1 sctp/80", "DENIED", "from end to end: dropped in ingress_verdict"),
+    ],
+)
+def test_far_ends(why: Why, question: str, said: str, fate: str) -> None:
+    status, out, err = why(question)
+    assert (status, err) == (0, "")
+    assert f"policy: {said}" in out
+    assert f"switch br-int, {fate}" in out
+
+
+def test_a_difference_is_said_loudly(why: Why, host: PrivateSwitch) -> None:
+    """A flow of somebody else before the rules, and a rule that is gone."""
+    host.ofctl("add-flow", BRIDGE, "table=127,priority=900,tcp,tp_dst=23,actions=resubmit(,129)")
+    status, out, _ = why("vm2 -> vm1 tcp/23")
+    host.ofctl("--strict", "del-flows", BRIDGE, "table=127,priority=900,tcp,tp_dst=23")
+    assert status == 2
+    assert "THE SWITCH DIFFERS: by the policy it does not get through" in out
+    assert "another program's flow: tcp,tp_dst=23, priority 900" in out
+    host.ofctl("add-flow", BRIDGE, "table=0,priority=2000,in_port=2,actions=drop")
+    status, out, _ = why("vm2 -> vm1 tcp/22")
+    host.ofctl("--strict", "del-flows", BRIDGE, "table=0,priority=2000,in_port=2")
+    assert status == 2
+    assert "dropped in classify: a flow of another program, in_port=2" in out
+    assert why("vm2 -> vm1 tcp/22")[0] == 0
+
+
+def frame(source: str, mac: int = 2, flags: str = "S") -> Packet:
+    ether = Ether(src=f"52:54:00:00:00:{mac:02x}", dst="52:54:00:00:00:01")
+    return ether / IP(src=source, dst="10.9.0.1") / TCP(sport=4000, dport=22, flags=flags)
+
+
+def test_a_captured_packet(why: Why, tmp_path: Path) -> None:
+    wrpcap(str(tmp_path / "x.pcap"), [Ether() / IP() / UDP(), frame("10.9.0.2", flags="SA")])
+    status, out, _ = why("--pcap", str(tmp_path / "x.pcap"), "--packet", "2")
+    assert status == 0
+    assert "tcp 10.9.0.2:4000 -> 10.9.0.1:22 (not the first packet of its connection; judged as if it were)" in out
+    assert "policy: ALLOWED" in out
+    assert "the packet itself: delivered to web1 (vm1)" in out
+
+
+def test_a_forged_packet(why: Why) -> None:
+    """The address of vm9 with the MAC of vm2; and vm9's own packet, sent by vm2."""
+    status, out, _ = why("--hex", bytes(frame("10.9.0.9")).hex(" "))
+    assert status == 0
+    assert "spoof guard: 10.9.0.9 with MAC 52:54:00:00:00:02 is not an address of this port" in out
+    assert "dropped in spoof_guard" in out
+    status, out, _ = why("vm2", "--hex", bytes(frame("10.9.0.9", mac=9)).hex())
+    assert status == 0
+    assert "dropped in spoof_guard" in out
+
+
+def test_a_packet_of_which_the_policy_says_nothing(why: Why) -> None:
+    lie = Ether(src="52:54:00:00:00:02", dst="ff:ff:ff:ff:ff:ff") / ARP(psrc="10.9.0.1", hwsrc="52:54:00:00:00:02")
+    status, out, _ = why("--hex", bytes(lie).hex())
+    assert status == 0
+    assert "says nothing of packets that are not unicast IP" in out
+    assert "dropped in spoof_guard" in out
+
+
+def test_json_says_the_same(why: Why) -> None:
+    status, out, _ = why("--format", "json", "vm2 -> vm1 tcp/23")
+    said = json.loads(out)
+    assert (status, said["allowed"], said["agrees"]) == (0, False, True)
+    assert [rule["id"] for rule in said["egress"]["rules"]] == ["out"]
+    near = {rule["id"]: rule["differs"] for rule in said["ingress"]["nearest"]}
+    assert near == {"http": {"ports": "its ports are 80-81, not 23"}, "ssh": {"ports": "its port is 22, not 23"}}
+    assert said["switch"][0]["tables"][-1]["table"] == "ingress_verdict"
+
+
+def test_without_a_switch(policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    question = ["why", "--db", f"unix:{tmp_path}/db.sock", "--policy", str(policy), "vm2 -> vm1 tcp/22"]
+    assert main(question) == 0
+    asked = capsys.readouterr()
+    assert "the switch was not asked: ovsdb-server is not running" in asked.err
+    assert main([*question, "--offline"]) == 0
+    offline = capsys.readouterr()
+    assert (offline.out, offline.err) == (asked.out, "")
+
+
+# --- For any policy: a second judge of law 2 --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def dummy(dummy_ovs: PrivateSwitch) -> DummySwitch:
+    return DummySwitch(dummy_ovs, (1, 2, 3, 4, 5, 50, UPLINK))
+
+
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(data=st.data())
+def test_the_switch_agrees_for_any_policy(dummy: DummySwitch, data: st.DataObject) -> None:
+    policy = data.draw(strategies.policies())
+    bindings = data.draw(strategies.bindings_for(policy))
+    dummy.tag([bound.ofport for bound in bindings.endpoints], bindings.endpoints[0].vlan if bindings.endpoints else 0)
+    dummy.keep_connections(compile_policy(policy, bindings))
+    for _ in range(data.draw(st.integers(1, 8))):
+        connection = data.draw(strategies.connections(policy))
+        if goes_by_a_shared_mac(policy, connection):
+            continue
+        for each in passages(dummy, policy, bindings, connection):
+            assert each.agrees, f"{each.leg}: {each.fate}"
+
+
+def goes_by_a_shared_mac(policy: Policy, connection: Connection) -> bool:
+    """Several ports answer for it (VRRP): which of them gets the packet is nothing that a policy says."""
+    if connection.receiver is None:
+        return False
+    mac = mac_for(policy.ports[connection.receiver], connection.destination)
+    return sum(mac in port.macs for port in policy.ports.values()) > 1
+
+
+def passages(dummy: DummySwitch, policy: Policy, bindings: Bindings, connection: Connection) -> Iterator[Passage]:
+    identity = Identity(policy, bindings)
+    try:
+        found = legs(policy, bindings, answer(policy, connection))
+    except NoLegError:
+        return
+    for leg in found:
+        said = asyncio.run(trace(control_socket(rundir=dummy.switch.rundir), dummy.bridge, leg.flow))
+        yield passage(identity, dummy.bridge, leg, said)
