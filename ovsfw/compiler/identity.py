@@ -21,7 +21,7 @@ from ovsfw.compiler.ids import number, rule_hints
 from ovsfw.compiler.pipeline import Reason, read_cookie
 from ovsfw.openflow.action import Place
 from ovsfw.openflow.flow import Flow
-from ovsfw.policy.model import Direction, Policy, Rule, SecurityGroup
+from ovsfw.policy.model import Direction, Policy, Rule, SecurityGroup, Tier
 
 # Reasons whose hint is an ofport.
 _OF_AN_ENDPOINT = frozenset(
@@ -37,14 +37,14 @@ _OFPORT = 0xFFFF
 class Meaning:
     """What a flow is there for.
 
-    `rule` and `group` are known where it belongs to one; `endpoint` is a port id, "" where it is for all of them;
+    `rule` and `owner`, the group or tier, are known where it belongs to one; `endpoint` is a port id, "" where it is for all of them;
     `direction` is the side on which it judges, None outside both.
     """
 
     reason: Reason
     table: str
     rule: Rule | None = None
-    group: SecurityGroup | None = None
+    owner: SecurityGroup | Tier | None = None
     endpoint: str = ""
     direction: Direction | None = None
 
@@ -80,7 +80,8 @@ class Identity:
         self._rules = rule_hints(policy)
         self._hints = {rule.id: hint for hint, rule in self._rules.items()}
         self._ports = {bound.ofport: bound.port_id for bound in bindings.endpoints}
-        self._group_of = {rule.id: group for group in policy.security_groups.values() for rule in group.rules}
+        owners = (*policy.security_groups.values(), *policy.tiers)
+        self._owner_of = {rule.id: owner for owner in owners for rule in owner.rules}
         here = (policy.ports[name] for name in self._ports.values() if name in policy.ports)
         local = {name for port in here if port.port_security for name in port.security_groups}
         self._groups = {value: policy.security_groups[name] for name, value in number(local).items()}
@@ -93,9 +94,9 @@ class Identity:
         """What stands for a rule in flows and connections."""
         return self._hints[rule.id]
 
-    def group_of(self, rule: Rule) -> SecurityGroup:
-        """The group that a rule is in."""
-        return self._group_of[rule.id]
+    def owner_of(self, rule: Rule) -> SecurityGroup | Tier:
+        """The group or tier that a rule is in."""
+        return self._owner_of[rule.id]
 
     def group(self, value: int) -> SecurityGroup | None:
         """The group behind a value of GROUP."""
@@ -119,9 +120,9 @@ class Identity:
         direction = direction_of(name)
         if reason is Reason.RULE:
             rule = self.rule(hint)
-            return Meaning(reason, name, rule, self._group_of[rule.id] if rule else None, direction=direction)
+            return Meaning(reason, name, rule, self._owner_of[rule.id] if rule else None, direction=direction)
         if reason is Reason.GROUPS and name in _RULE_TABLES:
-            return Meaning(reason, name, group=self.group(hint), direction=direction)
+            return Meaning(reason, name, owner=self.group(hint), direction=direction)
         endpoint = self.endpoint(hint) if reason in _OF_AN_ENDPOINT or name in _ENDPOINT_TABLES else ""
         return Meaning(reason, name, endpoint=endpoint, direction=direction)
 

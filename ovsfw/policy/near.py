@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ovsfw.policy import protocols
 from ovsfw.policy.model import Direction, Policy, Port, RemoteAddressGroup, RemoteGroup, Rule
-from ovsfw.policy.verdict import UNMATCHABLE_PORTS, Connection, allows
+from ovsfw.policy.verdict import UNMATCHABLE_PORTS, Connection, matches
 
 MOST, SLACK = 3, 1
 
@@ -59,7 +59,7 @@ def _differences(policy: Policy, rule: Rule, connection: Connection) -> Iterator
         said, wanted = protocols.name(rule.protocol), protocols.name(connection.protocol)
         yield Difference("protocol", f"its protocol is {said}, not {wanted}", 4)
     yield from _service_differences(policy, rule, connection)
-    if not allows(policy, Rule("", rule.direction, connection.family, remote=rule.remote), connection):
+    if not matches(policy, Rule("", rule.direction, connection.family, remote=rule.remote), connection):
         yield Difference("remote", _remote_text(policy, rule, connection), 2)
 
 
@@ -67,21 +67,28 @@ def _service_differences(policy: Policy, rule: Rule, connection: Connection) -> 
     """What stands behind the protocol; nothing where the connection's protocol has no such thing."""
     anywhere = replace(rule, family=connection.family, protocol=connection.protocol, remote=None)
     if connection.protocol in protocols.WITH_PORTS:
-        if not allows(policy, replace(anywhere, icmp_type=None, icmp_code=None), connection):
-            yield Difference("ports", _ports_text(rule, connection), 1)
+        plain = replace(anywhere, icmp_type=None, icmp_code=None)
+        for which, but, value in (
+            ("ports", replace(plain, source_ports=None), connection.destination_port),
+            ("source_ports", replace(plain, ports=None), connection.source_port),
+        ):
+            if not matches(policy, but, connection):
+                yield Difference(which, _ports_text(rule, which, connection.protocol, value), 1)
         return
-    for name, value, wanted in (
+    for name, given, wanted in (
         ("type", rule.icmp_type, connection.icmp_type),
         ("code", rule.icmp_code, connection.icmp_code),
     ):
-        if rule.protocol == connection.protocol and value not in (None, wanted):
-            yield Difference(f"icmp_{name}", f"its ICMP {name} is {value}, not {wanted}", 1)
+        if rule.protocol == connection.protocol and given not in (None, wanted):
+            yield Difference(f"icmp_{name}", f"its ICMP {name} is {given}, not {wanted}", 1)
 
 
-def _ports_text(rule: Rule, connection: Connection) -> str:
-    if connection.protocol in UNMATCHABLE_PORTS:
-        return f"Open vSwitch cannot match ports of {protocols.name(connection.protocol)}"
-    return f"its port{'s are' if '-' in str(rule.ports) else ' is'} {rule.ports}, not {connection.destination_port}"
+def _ports_text(rule: Rule, which: str, protocol: int, value: int) -> str:
+    if protocol in UNMATCHABLE_PORTS:
+        return f"Open vSwitch cannot match ports of {protocols.name(protocol)}"
+    ports = rule.ports if which == "ports" else rule.source_ports
+    noun = "port" if which == "ports" else "source port"
+    return f"its {noun}{'s are' if '-' in str(ports) else ' is'} {ports}, not {value}"
 
 
 def _remote_text(policy: Policy, rule: Rule, connection: Connection) -> str:

@@ -19,6 +19,7 @@ from scapy.utils import wrpcap
 from ovsfw.cli import main
 from ovsfw.compiler import Bindings, compile_policy
 from ovsfw.compiler.identity import Identity
+from ovsfw.compiler.pipeline import COMMIT, INGRESS_VERDICT
 from ovsfw.explain.answer import answer
 from ovsfw.explain.legs import NoLegError, legs, mac_for
 from ovsfw.explain.live import Passage, passage
@@ -130,9 +131,10 @@ def test_far_ends(why: Why, question: str, said: str, fate: str) -> None:
 
 def test_a_difference_is_said_loudly(why: Why, host: PrivateSwitch) -> None:
     """A flow of somebody else before the rules, and a rule that is gone."""
-    host.ofctl("add-flow", BRIDGE, "table=127,priority=900,tcp,tp_dst=23,actions=resubmit(,129)")
+    hole = f"table={INGRESS_VERDICT.number},priority=900,tcp,tp_dst=23"
+    host.ofctl("add-flow", BRIDGE, f"{hole},actions=resubmit(,{COMMIT.number})")
     status, out, _ = why("vm2 -> vm1 tcp/23")
-    host.ofctl("--strict", "del-flows", BRIDGE, "table=127,priority=900,tcp,tp_dst=23")
+    host.ofctl("--strict", "del-flows", BRIDGE, hole)
     assert status == 2
     assert "THE SWITCH DIFFERS: by the policy it does not get through" in out
     assert "another program's flow: tcp,tp_dst=23, priority 900" in out

@@ -44,7 +44,7 @@ def test_from_a_rule_to_its_flows_and_back(identity: Identity) -> None:
         for flow in flows:
             meaning = identity.flow(flow)
             assert meaning is not None
-            assert (meaning.rule, meaning.group) == (RULES[name], POLICY.security_groups["web"])
+            assert (meaning.rule, meaning.owner) == (RULES[name], POLICY.security_groups["web"])
             assert meaning.direction is RULES[name].direction
 
 
