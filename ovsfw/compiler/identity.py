@@ -37,8 +37,8 @@ _OFPORT = 0xFFFF
 class Meaning:
     """What a flow is there for.
 
-    `rule` and `owner`, the group or tier, are known where it belongs to one; `endpoint` is a port id, "" where it is for all of them;
-    `direction` is the side on which it judges, None outside both.
+    `rule`, and `owner`, its group or tier, are known where it belongs to one; `endpoint` is a port id, "" where it is
+    for all of them; `direction` is the side on which it judges, None outside both.
     """
 
     reason: Reason
@@ -80,7 +80,7 @@ class Identity:
         self._rules = rule_hints(policy)
         self._hints = {rule.id: hint for hint, rule in self._rules.items()}
         self._ports = {bound.ofport: bound.port_id for bound in bindings.endpoints}
-        owners = (*policy.security_groups.values(), *policy.tiers)
+        owners: tuple[SecurityGroup | Tier, ...] = (*policy.security_groups.values(), *policy.tiers)
         self._owner_of = {rule.id: owner for owner in owners for rule in owner.rules}
         here = (policy.ports[name] for name in self._ports.values() if name in policy.ports)
         local = {name for port in here if port.port_security for name in port.security_groups}

@@ -142,7 +142,7 @@ def test_a_difference_is_said_loudly(why: Why, host: PrivateSwitch) -> None:
     status, out, _ = why("vm2 -> vm1 tcp/22")
     host.ofctl("--strict", "del-flows", BRIDGE, "table=0,priority=2000,in_port=2")
     assert status == 2
-    assert "dropped in classify: a flow of another program, in_port=2" in out
+    assert "dropped in hook: a flow of another program, in_port=2" in out
     assert why("vm2 -> vm1 tcp/22")[0] == 0
 
 
