@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ovsfw.compiler import Bindings, Program, compile_policy
 from ovsfw.compiler.pipeline import HOOK, Priority
 from ovsfw.openflow.flow import Flow, FlowSet
 from ovsfw.policy.model import Policy
-from ovsfw.reconciler import Change, Installed, carry_out, change_between, read
+from ovsfw.reconciler import Change, Enforced, Installed, carry_out, change_between, enforce, read
+from ovsfw.settling import NOTHING, Settling, Totals
 from ovsfw.switch.channel import Channel
 from ovsfw.switch.ovsdb import Ovsdb
 from ovsfw.switch.rundir import default_rundir, management_socket
@@ -52,12 +53,16 @@ def rundir_of(db: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A bridge beside a policy: what would change, and what somebody else put in our way."""
+    """A bridge beside a policy: what would change, and what somebody else put in our way.
+
+    `settled` is what was done to live connections, where something was done.
+    """
 
     program: Program
     installed: Installed
     change: Change
     warnings: tuple[str, ...]
+    settled: Totals = NOTHING
 
     @property
     def outranking(self) -> tuple[Flow, ...]:
@@ -77,11 +82,13 @@ async def compare(policy: Policy, db: str, bridge: str) -> Comparison:
 
 
 async def apply_once(policy: Policy, db: str, bridge: str) -> Comparison:
-    """Make a bridge hold exactly a policy, in one atomic bundle."""
+    """Make a bridge hold exactly a policy, in one atomic bundle, and its live connections follow."""
     async with opened(db, bridge) as held:
         comparison = await _compare(held, policy)
-        await carry_out(held.channel, comparison.change)
-        return comparison
+        settling = Settling(held.channel)
+        wanted = Enforced(policy, held.bindings, comparison.change)
+        await enforce(held.channel, settling, wanted, is_new=True)
+        return replace(comparison, settled=await settling.finish())
 
 
 async def clear(db: str, bridge: str) -> Change:

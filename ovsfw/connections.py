@@ -8,7 +8,7 @@ here, by `verdict`.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -22,7 +22,7 @@ from ovsfw.openflow.tracked import Tracked
 from ovsfw.policy.model import Policy, Port, Prefix
 from ovsfw.policy.verdict import ICMP, ICMPV6, Connection, Verdict, owns, verdict
 
-# From here on source ports are those of clients, which no verdict looks at.
+# From here on source ports are those of clients, which only rules with source ports look at.
 _WELL_KNOWN = 1024
 
 
@@ -69,11 +69,15 @@ class _Side(NamedTuple):
 
 
 class Judge:
-    """Judges entries by one policy on one host; remembers verdicts, because many connections differ in nothing else."""
+    """Judges entries by one policy on one host; remembers verdicts, because many connections differ in nothing else.
+
+    `zones` are those that hold connections of ours: one for each network with an endpoint.
+    """
 
     def __init__(self, policy: Policy, bindings: Bindings) -> None:
         self._policy = policy
         self._known: dict[object, Verdict] = {}
+        self._knows_clients = any(rule.source_ports is not None for rule in policy.rules)
         self._endpoints: dict[tuple[int, int], Endpoint] = {}
         self._owners: dict[tuple[int, Prefix], Endpoint] = {}
         self._wide: dict[int, list[tuple[Prefix, Endpoint]]] = defaultdict(list)
@@ -83,6 +87,7 @@ class Judge:
                 here = Endpoint(port, port.port_security and not policy.is_stateless(port))
                 self._endpoints[zone, bound.ofport] = here
                 self._note_addresses(zone, here)
+        self.zones = frozenset(zone for zone, _ in self._endpoints)
 
     def _note_addresses(self, zone: int, here: Endpoint) -> None:
         """A pair of the whole world is nobody's address in particular."""
@@ -92,10 +97,9 @@ class Judge:
             elif prefix.length:
                 self._wide[zone].append((prefix, here))
 
-    @property
-    def zones(self) -> frozenset[int]:
-        """The zones that hold connections of ours: one for each network with an endpoint."""
-        return frozenset(zone for zone, _ in self._endpoints)
+    def zones_of(self, ofports: Collection[int]) -> frozenset[int]:
+        """The zones of some endpoints."""
+        return frozenset(zone for zone, ofport in self._endpoints if ofport in ofports)
 
     def judge(self, entry: Tracked) -> Judged:
         """What must happen to an entry."""
@@ -143,7 +147,7 @@ class Judge:
         return exact or next((here for prefix, here in self._wide.get(zone, ()) if prefix.contains(mine)), None)
 
     def _verdict(self, connection: Connection) -> Verdict:
-        client = min(connection.source_port, _WELL_KNOWN)
+        client = connection.source_port if self._knows_clients else min(connection.source_port, _WELL_KNOWN)
         key = (
             connection.sender, connection.receiver, connection.source, connection.destination, connection.protocol,
             client, connection.destination_port, connection.icmp_type, connection.icmp_code,

@@ -6,17 +6,20 @@ goes wrong on the way leaves it in doubt: a commit that timed out may have been 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ovsfw.compiler import STANDALONE, Bindings, Compiler, Hook, Program
 from ovsfw.compiler.hook import HOOK_COOKIE
-from ovsfw.compiler.pipeline import CLASSIFY, FORWARD, UNTAGGED, is_ours
+from ovsfw.compiler.pipeline import CLASSIFY, FORWARD, is_ours
+from ovsfw.connections import Judge
 from ovsfw.openflow.diff import Diff, diff
 from ovsfw.openflow.flow import Flow, FlowSet
 from ovsfw.openflow.port import SwitchPort
+from ovsfw.openflow.tracked import Tracked
 from ovsfw.policy.model import Policy
+from ovsfw.settling import Settling
 
 
 class Switch(Protocol):
@@ -43,11 +46,17 @@ class Switch(Protocol):
     async def show_fragment_ports(self, *, on: bool) -> None:
         """Let them, or not."""
 
-    async def connection_limits(self) -> Mapping[int, int]:
-        """How many connections the conntrack zones that have a limit may have."""
+    async def connections(self, zones: Collection[int]) -> Sequence[Tracked]:
+        """Every connection in some zones."""
 
-    async def limit_connections(self, limits: Mapping[int, int | None]) -> None:
-        """Set the limits of some zones, or lift them (None)."""
+    async def remark(self, entries: Collection[Tracked], *, blocked: bool) -> None:
+        """Block connections, or let them live again."""
+
+    async def forget_connections(self, entries: Collection[Tracked]) -> None:
+        """Forget connections, one by one."""
+
+    async def settled(self) -> None:
+        """Wait until no packet is dealt with by flows that are gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +65,23 @@ class Settings:
 
     no_flood: frozenset[int]
     fragment_ports: bool
-    connection_limits: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What one step changes: flows, ports to take out of flooding or to put back, fragments, limits of connections.
+    """What one step changes: flows, ports to take out of flooding or to put back, and how fragments are shown.
 
-    `fragment_ports` is None when it stays as it is; `limits` has the zones whose limit changes, None to lift it.
+    `fragment_ports` is None when it stays as it is.
     """
 
     flows: Diff = field(default_factory=Diff)
     close: frozenset[int] = frozenset()
     open: frozenset[int] = frozenset()
     fragment_ports: bool | None = None
-    limits: Mapping[int, int | None] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.flows or self.close or self.open or self.fragment_ports is not None or self.limits)
+        return bool(self.flows or self.close or self.open or self.fragment_ports is not None)
 
     def __str__(self) -> str:
         """`+12 -3 ~1 flows, 2 ports taken out of flooding`."""
@@ -85,8 +92,6 @@ class Change:
             parts.append(f"{len(self.open)} ports put back into flooding")
         if self.fragment_ports is not None:
             parts.append(f"ports of fragments {'shown' if self.fragment_ports else 'hidden'}")
-        if self.limits:
-            parts.append(f"{len(self.limits)} limits of connections")
         return ", ".join(parts)
 
 
@@ -108,18 +113,14 @@ def change_between(ours: FlowSet, settings: Settings, desired: Program) -> Chang
         close=frozenset(ofport for ofport, on in wanted.items() if on and ofport not in present),
         open=frozenset(ofport for ofport, on in wanted.items() if not on and ofport in present),
         fragment_ports=fragment_ports,
-        limits=_limits_between(settings.connection_limits, desired.connection_limits),
     )
 
 
-def _limits_between(present: Mapping[int, int], wanted: Mapping[int, int]) -> dict[int, int | None]:
-    """The zones of networks are ovsfw's; limits of other zones are somebody else's."""
-    differing = {zone for zone in present.keys() | wanted.keys() if present.get(zone) != wanted.get(zone)}
-    return {zone: wanted.get(zone) for zone in sorted(differing) if 1 <= zone <= UNTAGGED}
-
-
 class Reconciler:
-    """Keeps one bridge in step with a policy."""
+    """Keeps one bridge in step with a policy.
+
+    A step changes flows; `settling` then brings live connections in line: let its `run` go on beside, or call `finish`.
+    """
 
     def __init__(self, switch: Switch, hook: Hook = STANDALONE) -> None:
         """Start in doubt."""
@@ -127,6 +128,8 @@ class Reconciler:
         self._compiler = Compiler(hook)
         self._agreed: Program | None = None
         self._doubts = 0
+        self._is_new = True
+        self.settling = Settling(switch)
 
     @property
     def in_doubt(self) -> bool:
@@ -150,7 +153,10 @@ class Reconciler:
         desired = self._compiler.compile(policy, bindings)
         change = await self._compare(desired)
         self._agreed = None
-        await carry_out(self._switch, change)
+        # A change may have been made though its answer was lost, so the next step must not count on knowing of it.
+        is_new, self._is_new = self._is_new, True
+        await enforce(self._switch, self.settling, Enforced(policy, bindings, change), is_new=is_new)
+        self._is_new = False
         if doubts == self._doubts:
             self._agreed = desired
         return change
@@ -180,7 +186,27 @@ async def read(switch: Switch) -> Installed:
 async def _settings(switch: Switch) -> Settings:
     ports = await switch.ports()
     no_flood = frozenset(ofport for ofport, port in ports.items() if port.no_flood)
-    return Settings(no_flood, await switch.shows_fragment_ports(), await switch.connection_limits())
+    return Settings(no_flood, await switch.shows_fragment_ports())
+
+
+class Enforced(NamedTuple):
+    """A policy on a host, and what must change there for it."""
+
+    policy: Policy
+    bindings: Bindings
+    change: Change
+
+
+async def enforce(switch: Switch, settling: Settling, wanted: Enforced, *, is_new: bool) -> None:
+    """Carry out a change, and leave it to `settling` to bring live connections in line.
+
+    `is_new` says that nobody knows what was done before: then every connection is looked at.
+    """
+    policy, bindings, change = wanted
+    judge = Judge(policy, bindings)
+    await settling.prepare(judge, change.flows)
+    await carry_out(switch, change)
+    settling.begin(policy, judge, change.flows, in_doubt=is_new)
 
 
 async def carry_out(switch: Switch, change: Change) -> None:
@@ -193,8 +219,6 @@ async def carry_out(switch: Switch, change: Change) -> None:
         await switch.set_no_flood(change.close, on=True)
     if change.fragment_ports is not None:
         await switch.show_fragment_ports(on=change.fragment_ports)
-    if change.limits:
-        await switch.limit_connections(change.limits)
     if change.flows:
         await switch.apply(change.flows)
         if _may_have_learned(change.flows):

@@ -109,6 +109,7 @@ class Sync:
         """Keep in step until cancelled."""
         pause: float | None = 0.0
         self.reconciler.doubt()
+        self._follow(self.reconciler.settling.run())
         try:
             while True:
                 await self._wait(pause)

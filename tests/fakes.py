@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
+from ovsfw.compiler.pipeline import BLOCKED
 from ovsfw.errors import SwitchError
 from ovsfw.openflow.diff import Diff
 from ovsfw.openflow.flow import Flow, Key, Value
+from ovsfw.openflow.packet import answer_of
 from ovsfw.openflow.port import NO_FLOOD, SwitchPort
+from ovsfw.openflow.tracked import Tracked
 
 
 class FakeSwitch:
@@ -21,11 +24,12 @@ class FakeSwitch:
         self.flows: dict[Key, Value] = dict(flows)
         self.flagged: dict[int, bool] = dict.fromkeys(ofports, False)
         self.fragments = False
-        self.limits: dict[int, int] = {}
         self.fail_next = ""
         self.log: list[str] = []
         self.bundles = 0
         self.dumps = 0
+        self.tracked: list[Tracked] = []
+        self.reads = 0
 
     async def dump_flows(self) -> Iterable[Flow]:
         self.dumps += 1
@@ -50,13 +54,27 @@ class FakeSwitch:
         self.log.append(f"fragments {on}")
         self.fragments = on
 
-    async def connection_limits(self) -> Mapping[int, int]:
-        return dict(self.limits)
+    async def connections(self, zones: Collection[int]) -> list[Tracked]:
+        self.reads += 1
+        return [entry for entry in self.tracked if entry.zone in zones]
 
-    async def limit_connections(self, limits: Mapping[int, int | None]) -> None:
-        self.log.append(f"limits {dict(limits)}")
-        merged = {**self.limits, **limits}
-        self.limits = {zone: limit for zone, limit in merged.items() if limit is not None}
+    async def remark(self, entries: Collection[Tracked], *, blocked: bool) -> None:
+        """As a real one: what is gone is skipped, and so is a protocol of which no packet can be made up."""
+        for entry in entries:
+            if entry in self.tracked and answer_of(entry.key):
+                mark = entry.mark | BLOCKED if blocked else entry.mark & ~BLOCKED
+                self.tracked[self.tracked.index(entry)] = entry._replace(mark=mark)
+        if entries:
+            self.log.append(f"{'block' if blocked else 'revive'} {len(entries)}")
+
+    async def forget_connections(self, entries: Collection[Tracked]) -> None:
+        """As a real one: ICMP stays."""
+        self.tracked = [entry for entry in self.tracked if entry not in entries or entry.key.protocol in (1, 58)]
+        if entries:
+            self.log.append(f"forget {len(entries)} connections")
+
+    async def settled(self) -> None:
+        self.log.append("settled")
 
     async def apply(self, change: Diff) -> None:
         failing, self.fail_next = self.fail_next, ""

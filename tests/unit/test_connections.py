@@ -139,6 +139,14 @@ def test_what_is_due_is_sorted_and_told() -> None:
     assert str(due([])) == "connections: 0 changed"
 
 
+def test_rules_with_source_ports_tell_clients_apart() -> None:
+    by_client = replace(WEB, source_ports=PortRange(40000, 40000))
+    wanted = replace(policy(), security_groups={**policy().security_groups, "server": group("server", by_client)})
+    judge = Judge(wanted, BINDINGS)
+    other = entry(BOTH)._replace(key=entry(BOTH).key._replace(source_port=40001))
+    assert [judge.judge(each).fate for each in (entry(BOTH), other)] == [Fate.LIVE, Fate.CUT]
+
+
 def test_the_connection_is_told_with_the_endpoints_that_are_asked() -> None:
     found = Judge(policy(), BINDINGS).judge(entry(mark(0, 2), source=77))
     assert found.connection is not None
