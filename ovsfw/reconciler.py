@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from ovsfw.compiler import STANDALONE, Bindings, Compiler, Hook, Program
 from ovsfw.compiler.hook import HOOK_COOKIE
-from ovsfw.compiler.pipeline import CLASSIFY, FORWARD, is_ours
+from ovsfw.compiler.pipeline import CLASSIFY, FORWARD, UNTAGGED, is_ours
 from ovsfw.connections import Judge
 from ovsfw.openflow.diff import Diff, diff
 from ovsfw.openflow.flow import Flow, FlowSet
@@ -46,6 +46,12 @@ class Switch(Protocol):
     async def show_fragment_ports(self, *, on: bool) -> None:
         """Let them, or not."""
 
+    async def connection_limits(self) -> Mapping[int, int]:
+        """How many connections the conntrack zones that have a limit may have."""
+
+    async def limit_connections(self, limits: Mapping[int, int | None]) -> None:
+        """Set the limits of some zones, or lift them (None)."""
+
     async def connections(self, zones: Collection[int]) -> Sequence[Tracked]:
         """Every connection in some zones."""
 
@@ -65,23 +71,25 @@ class Settings:
 
     no_flood: frozenset[int]
     fragment_ports: bool
+    connection_limits: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What one step changes: flows, ports to take out of flooding or to put back, and how fragments are shown.
+    """What one step changes: flows, ports to take out of flooding or to put back, fragments, limits of connections.
 
-    `fragment_ports` is None when it stays as it is.
+    `fragment_ports` is None when it stays as it is; `limits` has the zones whose limit changes, None to lift it.
     """
 
     flows: Diff = field(default_factory=Diff)
     close: frozenset[int] = frozenset()
     open: frozenset[int] = frozenset()
     fragment_ports: bool | None = None
+    limits: Mapping[int, int | None] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.flows or self.close or self.open or self.fragment_ports is not None)
+        return bool(self.flows or self.close or self.open or self.fragment_ports is not None or self.limits)
 
     def __str__(self) -> str:
         """`+12 -3 ~1 flows, 2 ports taken out of flooding`."""
@@ -92,6 +100,8 @@ class Change:
             parts.append(f"{len(self.open)} ports put back into flooding")
         if self.fragment_ports is not None:
             parts.append(f"ports of fragments {'shown' if self.fragment_ports else 'hidden'}")
+        if self.limits:
+            parts.append(f"{len(self.limits)} limits of connections")
         return ", ".join(parts)
 
 
@@ -113,7 +123,14 @@ def change_between(ours: FlowSet, settings: Settings, desired: Program) -> Chang
         close=frozenset(ofport for ofport, on in wanted.items() if on and ofport not in present),
         open=frozenset(ofport for ofport, on in wanted.items() if not on and ofport in present),
         fragment_ports=fragment_ports,
+        limits=_limits_between(settings.connection_limits, desired.connection_limits),
     )
+
+
+def _limits_between(present: Mapping[int, int], wanted: Mapping[int, int]) -> dict[int, int | None]:
+    """The zones of networks are ovsfw's; limits of other zones are somebody else's."""
+    differing = {zone for zone in present.keys() | wanted.keys() if present.get(zone) != wanted.get(zone)}
+    return {zone: wanted.get(zone) for zone in sorted(differing) if 1 <= zone <= UNTAGGED}
 
 
 class Reconciler:
@@ -186,7 +203,7 @@ async def read(switch: Switch) -> Installed:
 async def _settings(switch: Switch) -> Settings:
     ports = await switch.ports()
     no_flood = frozenset(ofport for ofport, port in ports.items() if port.no_flood)
-    return Settings(no_flood, await switch.shows_fragment_ports())
+    return Settings(no_flood, await switch.shows_fragment_ports(), await switch.connection_limits())
 
 
 class Enforced(NamedTuple):
@@ -219,6 +236,8 @@ async def carry_out(switch: Switch, change: Change) -> None:
         await switch.set_no_flood(change.close, on=True)
     if change.fragment_ports is not None:
         await switch.show_fragment_ports(on=change.fragment_ports)
+    if change.limits:
+        await switch.limit_connections(change.limits)
     if change.flows:
         await switch.apply(change.flows)
         if _may_have_learned(change.flows):

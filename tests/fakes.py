@@ -24,6 +24,7 @@ class FakeSwitch:
         self.flows: dict[Key, Value] = dict(flows)
         self.flagged: dict[int, bool] = dict.fromkeys(ofports, False)
         self.fragments = False
+        self.limits: dict[int, int] = {}
         self.fail_next = ""
         self.log: list[str] = []
         self.bundles = 0
@@ -53,6 +54,14 @@ class FakeSwitch:
     async def show_fragment_ports(self, *, on: bool) -> None:
         self.log.append(f"fragments {on}")
         self.fragments = on
+
+    async def connection_limits(self) -> Mapping[int, int]:
+        return dict(self.limits)
+
+    async def limit_connections(self, limits: Mapping[int, int | None]) -> None:
+        self.log.append(f"limits {dict(limits)}")
+        merged = {**self.limits, **limits}
+        self.limits = {zone: limit for zone, limit in merged.items() if limit is not None}
 
     async def connections(self, zones: Collection[int]) -> list[Tracked]:
         self.reads += 1

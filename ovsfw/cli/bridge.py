@@ -114,6 +114,8 @@ def _lines(change: Change) -> Iterator[str]:
         yield f"-port {ofport}: no-flood"
     if change.fragment_ports is not None:
         yield f"{'+' if change.fragment_ports else '-'}ports of fragments shown"
+    for zone, limit in change.limits.items():
+        yield f"-zone {zone}: limit of connections" if limit is None else f"+zone {zone}: {limit} connections"
 
 
 def _as_json(change: Change) -> dict[str, object]:
@@ -124,4 +126,5 @@ def _as_json(change: Change) -> dict[str, object]:
         "change": [{"old": _text(old), "new": _text(new)} for old, new in flows.changes],
         "no_flood": {"set": sorted(change.close), "clear": sorted(change.open)},
         "fragment_ports": change.fragment_ports,
+        "connection_limits": dict(change.limits),
     }

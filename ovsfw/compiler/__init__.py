@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from ovsfw.compiler.bindings import Binding, Bindings, Uplink, VlanMode
@@ -37,12 +37,14 @@ class Program:
     """What the switch should hold.
 
     Our flows; for each ofport that has an iface-id, whether the switch's own forwarding (NORMAL) must not flood into it
-    (ports that are not named keep the flag they have); and whether flows must see the ports of first fragments.
+    (ports that are not named keep the flag they have); whether flows must see the ports of first fragments; and how
+    many connections a conntrack zone of a network may have, any number in those that are not named.
     """
 
     flows: FlowSet
     no_flood: Mapping[int, bool]
     fragment_ports: bool = True
+    connection_limits: Mapping[int, int] = field(default_factory=dict)
 
 
 def compile_policy(policy: Policy, bindings: Bindings, hook: Hook = STANDALONE) -> Program:
@@ -89,7 +91,8 @@ class Compiler:
         self._rules(policy, names, groups)
         self._units = self._used
         flows = FlowSet({name: part for name, (_, part) in self._used.items()})
-        return Program(flows, {bound.ofport: bound.port_id not in unfiltered for bound in bindings.endpoints})
+        no_flood = {bound.ofport: bound.port_id not in unfiltered for bound in bindings.endpoints}
+        return Program(flows, no_flood, connection_limits=_connection_limits(policy, here))
 
     def _unit(self, name: Hashable, inputs: object, build: Callable[[], Iterable[Flow]]) -> None:
         """Take a unit from the cache, or build it at once.  Raises PolicyError for a flow that OpenFlow cannot hold."""
@@ -130,6 +133,16 @@ class Compiler:
         for place, remotes in needed.items():
             inside = members(policy, place[1], remotes, sets)
             self._unit(("members", place), inside, partial(member_flows, place, inside))
+
+
+def _connection_limits(policy: Policy, here: Iterable[tuple[Binding, Port]]) -> dict[int, int]:
+    """By zone; where ports of several networks are in one VLAN, the lowest holds."""
+    limits: dict[int, int] = {}
+    for binding, port in here:
+        zone, limit = network_of(binding.vlan), policy.network_of(port).connection_limit
+        if limit is not None:
+            limits[zone] = min(limit, limits.get(zone, limit))
+    return limits
 
 
 def _refuse_too_many_groups(ports: Iterable[Port]) -> None:

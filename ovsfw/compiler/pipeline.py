@@ -113,6 +113,7 @@ class Reason(Enum):
     COMMIT = 28, "remember the connection and the rules that let it in"
     FRAGMENT = 32, "later fragments have no ports; they pass if the first one does"
     COMPLETE = 33, "all fragments of a datagram are here, so the first one was accepted"
+    LIMIT = 50, "its network has as many connections as it may, so this one cannot be remembered"
     DELIVER = 29, "into the endpoint"
     NOT_DELIVERED = 30, "not of a kind that endpoints get"
     MISS = 31, "nothing above applies"
@@ -304,7 +305,7 @@ LEAVE = _table(
     "left",
     "hook",
 )
-LEFT = _table("left", "out by the switch's own forwarding", {m.CT_STATE}, "hook")
+LEFT = _table("left", "out by the switch's own forwarding", {m.CT_STATE, m.CT_MARK}, "hook")
 FAN_OUT = _table("fan_out", "broadcast and multicast", PACKET, "flood", "fan_out_rules")
 FLOOD = _table("flood", "every endpoint of the network gets it", {NETWORK, OUTPUT_PAGE}, "flood")
 FAN_OUT_RULES = _table(
@@ -362,7 +363,9 @@ COMMIT = _table(
     "deliver",
     "committed",
 )
-COMMITTED = _table("committed", "what conntrack has remembered", {m.CT_STATE}, "deliver")
+COMMITTED = _table(
+    "committed", "what conntrack has remembered", {EGRESS_RULE, RECEIVER, m.CT_STATE, m.CT_MARK}, "deliver"
+)
 DELIVER = _table("deliver", "out of the endpoint's port", ())
 REMARK = _table(
     "remark",

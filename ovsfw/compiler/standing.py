@@ -251,7 +251,8 @@ def _remember(onward: Table, *writes: Load | Move) -> tuple[Action, ...]:
     """Commit.
 
     The packet goes on in another table, which looks at its state once more: what comes out of conntrack need not be
-    what went in (see `_gates`).
+    what went in (see `_gates`).  A connection beyond the network's limit has no mark: the kernel's datapath drops its
+    packets by itself, the userspace datapath would let them on without remembering them.
     """
     return (Ct(p.ZONE, commit=True, table=onward.number, exec=writes),)
 
@@ -262,6 +263,7 @@ def _leave(hook: Hook) -> Iterator[Flow]:
         match = (family, _ONE_WAY, ACCEPTED[p.EGRESS_RULE])
         yield _flow(p.LEAVE, Priority.FIRST, match, remember, Reason.COMMIT)
     yield _flow(p.LEAVE, Priority.MISS, (), hook.out, Reason.LEAVE)
+    yield _flow(p.LEFT, Priority.BAN, (m.ct_state("+trk"), m.CT_MARK(0, p.EGRESS_OK)), (), Reason.LIMIT)
     yield _flow(p.LEFT, Priority.FIRST, (m.ct_state("+trk-inv"),), hook.out, Reason.LEAVE)
 
 
@@ -278,7 +280,11 @@ def _commit() -> Iterator[Flow]:
             match = (family, _ONE_WAY, *terms)
             yield _flow(p.COMMIT, priority, match, remember, Reason.COMMIT)
     yield _flow(p.COMMIT, Priority.MISS, (), (to(p.DELIVER),), Reason.DELIVER)
-    yield _flow(p.COMMITTED, Priority.FIRST, (m.ct_state("+trk-inv"),), (to(p.DELIVER),), Reason.DELIVER)
+    # An endpoint that connections do not name may have left no mark in one that it accepted.
+    nameless = (p.EGRESS_RULE(0), p.RECEIVER(0), m.ct_state("+trk-inv"))
+    yield _flow(p.COMMITTED, Priority.BAN, nameless, (to(p.DELIVER),), Reason.DELIVER)
+    yield _flow(p.COMMITTED, Priority.FIRST, (m.ct_state("+trk"), m.CT_MARK(0)), (), Reason.LIMIT)
+    yield _flow(p.COMMITTED, Priority.SECOND, (m.ct_state("+trk-inv"),), (to(p.DELIVER),), Reason.DELIVER)
 
 
 def _always_delivered() -> Iterator[m.Match]:

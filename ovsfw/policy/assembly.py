@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from ovsfw.policy.model import (
+    LINK_LOCAL,
     MAX_GROUPS,
     AddressGroup,
     Claim,
+    Network,
     Policy,
     Port,
     Prefix,
@@ -18,12 +20,13 @@ from ovsfw.policy.model import (
     format_mac,
 )
 from ovsfw.policy.names import Names
-from ovsfw.policy.places import Path, format_path
+from ovsfw.policy.places import Path, format_path, show
 from ovsfw.policy.report import Report
 from ovsfw.policy.rules import RuleReader
 from ovsfw.policy.schema import (
     AddressGroupShape,
     DocumentShape,
+    NetworkShape,
     PortShape,
     SecurityGroupShape,
     TierShape,
@@ -48,6 +51,7 @@ class Assembly:
         self._tiers = Names("tier", "tiers", self._lists.tiers)
         self._ports = Names("port", "ports", self._lists.ports)
         self._rules = RuleReader(self._groups, self._address_groups, report)
+        self._networks: dict[str | None, Path] = {}
         self._stateful: dict[str, bool] = {}
         self._taken: dict[tuple[str | None, _Token], Path] = {}
 
@@ -59,11 +63,31 @@ class Assembly:
         tiers = [self._tier(*item) for item in _paths("tiers", lists.tiers)]
         self._rules.finish()
         ports = [self._port(*item) for item in _paths("ports", lists.ports)]
+        networks = [self._network(*item) for item in _paths("networks", lists.networks)]
+        by_network = {each.id: each for each in networks if each is not None}
         in_order = tuple(tier for tier in tiers if tier is not None)
-        policy = Policy(_by_id(ports), _by_id(groups), _by_id(address_groups), in_order)
+        policy = Policy(_by_id(ports), _by_id(groups), _by_id(address_groups), in_order, by_network)
         for message in too_long(policy):
             self._report.add(("tiers",), message)
         return policy
+
+    def _network(self, data: object, path: Path) -> Network | None:
+        found = read(NetworkShape, data, path, self._report)
+        if found is None:
+            return None
+        shape, wrong = found
+        first = path if "id" in wrong else self._networks.setdefault(shape.id, path)
+        if first != path:
+            named = show(shape.id) if shape.id else "the network without an id"
+            self._report.add(path, f"{named} stands in {format_path(first)} already")
+        return Network(shape.id, _prefixes(shape.dhcp_servers), self._routers(shape, path), shape.connection_limit)
+
+    def _routers(self, shape: NetworkShape, path: Path) -> tuple[Prefix, ...] | None:
+        for index, router in enumerate(shape.routers or ()):
+            if not LINK_LOCAL.contains(router):
+                text = f"{router} is no IPv6 link-local address, from which routers advertise themselves (RFC 4861)"
+                self._report.add((*path, "routers", index), text)
+        return _prefixes(shape.routers)
 
     def _address_group(self, data: object, path: Path) -> AddressGroup | None:
         found = read(AddressGroupShape, data, path, self._report)
@@ -184,6 +208,10 @@ class Assembly:
         for place, values in given.items():
             if values:
                 self._report.add(place, f"port_security_enabled is false, so {place[-1]} must be left out")
+
+
+def _prefixes(found: Iterable[Prefix] | None) -> tuple[Prefix, ...] | None:
+    return None if found is None else tuple(sorted(set(found)))
 
 
 def _claim(mac: int | None, prefix: Prefix, port: PortShape) -> Claim:

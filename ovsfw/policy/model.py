@@ -87,6 +87,9 @@ class Prefix(NamedTuple):
         return address if self.is_host else f"{address}/{self.length}"
 
 
+LINK_LOCAL = Prefix(Family.IPV6, 0xFE80 << 112, 10)
+
+
 class PortRange(NamedTuple):
     """Transport ports `first` to `last`, both included."""
 
@@ -255,6 +258,20 @@ class AddressSet:
 
 
 @dataclass(frozen=True, slots=True)
+class Network:
+    """What holds for the ports of one network; `id` None is the one network without a name.
+
+    `dhcp_servers` and `routers` are who may send DHCP (and DHCPv6) replies and router advertisements to its endpoints,
+    None for anybody.  `connection_limit` is how many connections it may have on one host, None for any number.
+    """
+
+    id: str | None = None
+    dhcp_servers: tuple[Prefix, ...] | None = None
+    routers: tuple[Prefix, ...] | None = None
+    connection_limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """Everything the operator wants, host-independent."""
 
@@ -262,6 +279,7 @@ class Policy:
     security_groups: Mapping[str, SecurityGroup] = field(default_factory=dict)
     address_groups: Mapping[str, AddressGroup] = field(default_factory=dict)
     tiers: tuple[Tier, ...] = ()
+    networks: Mapping[str | None, Network] = field(default_factory=dict)
     _sets: dict[RemoteGroup | RemoteAddressGroup, AddressSet] = field(
         init=False, repr=False, compare=False, default_factory=dict
     )
@@ -277,6 +295,10 @@ class Policy:
     def tiers_for(self, groups: Collection[str], position: Position) -> tuple[Tier, ...]:
         """The tiers of one position for a filtered port with these groups, in their order."""
         return tuple(tier for tier in self.tiers if tier.position is position and tier.concerns(groups))
+
+    def network_of(self, port: Port) -> Network:
+        """The network of a port; one of which nothing is said has no options."""
+        return self.networks.get(port.network_id) or Network(port.network_id)
 
     def is_stateless(self, port: Port) -> bool:
         """Whether the port is filtered without conntrack.

@@ -24,6 +24,7 @@ from ovsfw.policy.report import Report
 
 # A document names the same few prefixes again and again.
 _parse_prefix = lru_cache(maxsize=4096)(Prefix.parse)
+HIGHEST_LIMIT = 2**32 - 1  # of connections in a conntrack zone
 MAX_TEXT = 255  # of ids and names, as in Neutron
 
 _COMMON = frozenset(
@@ -40,6 +41,13 @@ _IGNORED_OF_PORTS = _COMMON | {
     "mac_learning_enabled", "numa_affinity_policy", "propagate_uplink_status", "pvlan_community", "pvlan_type",
     "qos_network_policy_id", "qos_policy_id", "resource_request", "status", "trunk_details", "trusted",
 }  # fmt: skip
+_IGNORED_OF_NETWORKS = _COMMON | {
+    "admin_state_up", "availability_zone_hints", "availability_zones", "dns_domain", "ipv4_address_scope",
+    "ipv6_address_scope", "is_admin_state_up", "is_default", "is_port_security_enabled", "is_router_external",
+    "is_shared", "is_vlan_transparent", "is_vlan_qinq", "l2_adjacency", "mtu", "port_security_enabled",
+    "qos_policy_id", "qinq", "segments", "shared", "status", "subnet_ids", "subnets", "vlan_transparent",
+}  # fmt: skip
+_IGNORED_PREFIXES_OF_NETWORKS = ("provider:", "provider_", "router:")
 _IGNORED_PREFIXES_OF_PORTS = ("binding:", "binding_")
 
 
@@ -92,6 +100,14 @@ def _own_prefix(value: object) -> Prefix:
     if netaddr.IPAddress(str(value).partition("/")[0]).is_multicast():
         raise ValueError(f"{show(value)} is multicast; a port cannot own it")
     return prefix
+
+
+def _limit(value: object) -> int:
+    limit = _number(value)
+    if not 1 <= limit <= HIGHEST_LIMIT:
+        # Open vSwitch reads 0 as no limit in one datapath and as no connections in the other.
+        raise ValueError(f"{show(value)} is not a number of connections (1 to {HIGHEST_LIMIT}; leave it out for any)")
+    return limit
 
 
 def _own_address(value: object) -> Prefix:
@@ -272,6 +288,18 @@ class PortShape(Shape):
     )
 
 
+class NetworkShape(Shape):
+    """What holds for the ports of a network."""
+
+    ignored = _IGNORED_OF_NETWORKS
+    ignored_prefixes = _IGNORED_PREFIXES_OF_NETWORKS
+    id: Identifier | None = None
+    name: Text | None = None
+    dhcp_servers: list[OwnPrefix] | None = None
+    routers: list[OwnPrefix] | None = None
+    connection_limit: Annotated[int, PlainValidator(_limit)] | None = None
+
+
 class DocumentShape(Shape):
     """The whole document; its objects are read one by one."""
 
@@ -279,6 +307,7 @@ class DocumentShape(Shape):
     address_groups: list[Any] = []
     tiers: list[Any] = []
     ports: list[Any] = []
+    networks: list[Any] = []
 
 
 AnyShape = TypeVar("AnyShape", bound=Shape)

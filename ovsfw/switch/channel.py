@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
@@ -20,7 +20,7 @@ from ovsfw.openflow.port import SwitchPort
 from ovsfw.openflow.text import format_flow
 from ovsfw.openflow.tracked import Tracked
 from ovsfw.openflow.wire import BundleStep
-from ovsfw.switch import ports
+from ovsfw.switch import limits, ports
 from ovsfw.switch.connection import Connection
 from ovsfw.switch.conntrack import Conntrack
 from ovsfw.switch.rundir import control_socket
@@ -154,6 +154,17 @@ class Channel:
     def _conntrack(self) -> Conntrack:
         path = self._connected().path
         return Conntrack(path.parent, path.stem)
+
+    async def connection_limits(self) -> dict[int, int]:
+        """The limits of conntrack zones that have one, of the bridge's whole datapath.  Raises SwitchError."""
+        return await limits.read(self._connected().path)
+
+    async def limit_connections(self, wanted: Mapping[int, int | None]) -> None:
+        """Set limits of conntrack zones, or lift them (None); lost when the userspace datapath restarts.
+
+        Raises SwitchError.
+        """
+        await limits.write(self._connected().path, wanted)
 
     def _connected(self) -> Connection:
         if self._connection is None:

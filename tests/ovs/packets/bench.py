@@ -102,6 +102,7 @@ def policy_of(
     groups: Mapping[str, list[Json]],
     stateless: Collection[str] = (),
     address_groups: Mapping[str, list[str]] | None = None,
+    networks: Iterable[Json] = (),
 ) -> Policy:
     """Through the front door: what is tested is a document."""
     document = {
@@ -111,6 +112,7 @@ def policy_of(
         ],
         "address_groups": [{"id": name, "addresses": found} for name, found in (address_groups or {}).items()],
         "ports": list(ports),
+        "networks": list(networks),
     }
     return parse(json.dumps(document), "bench.json")
 
