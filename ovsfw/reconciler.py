@@ -6,16 +6,17 @@ goes wrong on the way leaves it in doubt: a commit that timed out may have been 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 from ovsfw.compiler import STANDALONE, Bindings, Compiler, Hook, Program
 from ovsfw.compiler.hook import HOOK_COOKIE
-from ovsfw.compiler.pipeline import CLASSIFY, FORWARD, UNTAGGED, is_ours
+from ovsfw.compiler.pipeline import CLASSIFY, FORWARD, OWN_TABLES, UNTAGGED, is_ours
 from ovsfw.connections import Judge
-from ovsfw.openflow.diff import Diff, diff
-from ovsfw.openflow.flow import Flow, FlowSet
+from ovsfw.openflow.diff import Diff, corrected, diff
+from ovsfw.openflow.flow import Flow, FlowSet, Key, Value
+from ovsfw.openflow.monitor import Event, EventKind
 from ovsfw.openflow.port import SwitchPort
 from ovsfw.openflow.tracked import Tracked
 from ovsfw.policy.model import Policy
@@ -137,6 +138,7 @@ class Reconciler:
     """Keeps one bridge in step with a policy.
 
     A step changes flows; `settling` then brings live connections in line: let its `run` go on beside, or call `finish`.
+    `others` are the flows of others, as they were when the switch was read last.
     """
 
     def __init__(self, switch: Switch, hook: Hook = STANDALONE) -> None:
@@ -147,6 +149,11 @@ class Reconciler:
         self._doubts = 0
         self._is_new = True
         self.settling = Settling(switch)
+        self._compiled: tuple[Policy, Bindings, Program] | None = None
+        # What others have made of our flows since: a value, or None for a flow that is gone.
+        self._drift: dict[Key, Value | None] = {}
+        self._sending = Diff()
+        self.others: tuple[Flow, ...] = ()
 
     @property
     def in_doubt(self) -> bool:
@@ -167,23 +174,55 @@ class Reconciler:
         if policy is None or bindings is None:
             return None
         doubts = self._doubts
-        desired = self._compiler.compile(policy, bindings)
+        desired = self._compile(policy, bindings)
         change = await self._compare(desired)
         self._agreed = None
         # A change may have been made though its answer was lost, so the next step must not count on knowing of it.
         is_new, self._is_new = self._is_new, True
+        self._sending = change.flows
         await enforce(self._switch, self.settling, Enforced(policy, bindings, change), is_new=is_new)
-        self._is_new = False
+        self._is_new, self._sending = False, Diff()
         if doubts == self._doubts:
             self._agreed = desired
         return change
 
+    def _compile(self, policy: Policy, bindings: Bindings) -> Program:
+        """What was compiled last, when it was from the same."""
+        if self._compiled is None or self._compiled[0] is not policy or self._compiled[1] != bindings:
+            self._compiled = (policy, bindings, self._compiler.compile(policy, bindings))
+        return self._compiled[2]
+
     async def _compare(self, desired: Program) -> Change:
-        """Settings are asked for every time: a port that was unplugged and plugged again has lost its flag."""
+        """Settings are asked for every time: a port that was unplugged and plugged again has lost its flag.
+
+        What others do while the switch is read may be in what is read or not, but what is told last is so.
+        """
         if self._agreed is not None:
-            return change_between(self._agreed.flows, await _settings(self._switch), desired)
-        installed = await read(self._switch)
-        return change_between(installed.ours, installed.settings, desired)
+            base, settings = self._agreed.flows, await _settings(self._switch)
+        else:
+            self._drift = {}
+            installed = await read(self._switch)
+            base, settings, self.others = installed.ours, installed.settings, installed.others
+        drift, self._drift = self._drift, {}
+        change = change_between(base, settings, desired)
+        return replace(change, flows=corrected(change.flows, drift, desired.flows))
+
+    def observe(self, events: Iterable[Event]) -> bool:
+        """What a flow monitor tells, on the connection that carries out our changes; whether to step because of it."""
+        heard = False
+        for kind, flow in events:
+            if kind is EventKind.OWN:
+                # What was told before of flows that we have changed now is of the past.
+                for mine in _touched(self._sending):
+                    self._drift.pop(mine.key, None)
+            elif flow is None:
+                heard = True
+                if kind is EventKind.GAP:
+                    self.doubt()
+            elif flow.table in OWN_TABLES or is_ours(flow) or self._agreed is None or flow.key in self._agreed.flows:
+                heard = True
+                self._drift[flow.key] = flow.value if kind is EventKind.PRESENT and is_ours(flow) else None
+        return heard
 
     def doubt(self) -> None:
         """Somebody changed the switch, or it was restarted: look before the next step, whatever this one finds."""
@@ -244,6 +283,14 @@ async def carry_out(switch: Switch, change: Change) -> None:
             await switch.forget_macs()
     if change.open:
         await switch.set_no_flood(change.open, on=False)
+
+
+def _touched(change: Diff) -> Iterator[Flow]:
+    """What a bundle touches; a key is all that counts."""
+    yield from change.deletes
+    yield from change.adds
+    for _, new in change.changes:
+        yield new
 
 
 def _may_have_learned(change: Diff) -> bool:

@@ -31,15 +31,17 @@ class Note:
 class Record:
     """The sync's own story.
 
-    `agreed` is when the switch was last known to hold the policy: with a flow monitor it still does while the state is
-    IN_SYNC.  `dumped` is the last whole look.  `busy` is since when a step is under way.  A change is a step that did
-    something because policy or ports had changed or the switch had lost it; a repair undoes what somebody else did.
+    `watching` says that a flow monitor runs.  `agreed` is when the switch was last known to hold the policy: with a
+    flow monitor it still does while the state is IN_SYNC.  `dumped` is the last whole look.  `busy` is since when a
+    step is under way.  A change is a step that did something because policy or ports had changed or the switch had
+    lost it; a repair undoes what somebody else did.
     """
 
     started: float = field(default_factory=time.time)
     state: State = State.STARTING
     since: float = field(default_factory=time.time)
     problem: str = ""
+    watching: bool = False
     busy: float = 0.0
     agreed: float = 0.0
     dumped: float = 0.0

@@ -88,14 +88,18 @@ def _lines(found: Status, now: float) -> Iterator[str]:
         yield f"  not filtered, port security is off: {_some(ports['unfiltered'])}"
     if ports["unknown"]:
         yield f"  plugged but not in the policy, so pass nothing: {_some(ports['unknown'])}"
-    yield f"flows: {found['flows']['total']}, {_ago('last seen right', sync['agreed'], now)}"
-    yield f"  {_ago('last whole look', sync['dumped'], now)}"
+    yield f"flows: {found['flows']['total']}, {_seen(sync, now)}"
     yield from _counts(sync, now)
     yield from (f"warning: {warning}" for warning in sync["warnings"])
     for name, task in found["tasks"].items():
         if task["failures"]:
             yield f"task {name}: failed {task['failures']} times, {_ago('last', task['when'], now)}: {task['problem']}"
     yield f"ovsfw {found['version']}, pid {found['pid']}, up {_age(sync['started'], now)}"
+
+
+def _seen(sync: Status, now: float) -> str:
+    watched = "watched by a flow monitor" if sync["watching"] else _ago("last compared", sync["agreed"], now)
+    return f"{watched}, {_ago('last read as a whole', sync['dumped'], now)}"
 
 
 def _policy_line(policy: Status, now: float) -> str:

@@ -11,19 +11,26 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
+from functools import partial
 
-from ovsfw.apply import rundir_of
+from ovsfw.apply import is_before_us, rundir_of
 from ovsfw.compiler import STANDALONE, Bindings, Hook
+from ovsfw.compiler.pipeline import OWN_TABLES, TABLE_NAMES, is_ours
 from ovsfw.errors import OvsfwError, SwitchError
 from ovsfw.news import joined, plugging, repairs
+from ovsfw.openflow.flow import Flow, Key
+from ovsfw.openflow.monitor import Event, EventKind
+from ovsfw.openflow.text import format_flow
 from ovsfw.policy.model import Policy
 from ovsfw.reconciler import Change, Reconciler
 from ovsfw.record import Note, Record, State
 from ovsfw.sources.source import Source, SourceState
 from ovsfw.supervisor import Backoff
+from ovsfw.switch import ports
 from ovsfw.switch.channel import Channel
+from ovsfw.switch.connection import Connection
 from ovsfw.switch.ovsdb import Ovsdb
 from ovsfw.switch.rundir import management_socket
 
@@ -34,6 +41,14 @@ _AWAY = (0.05, 1.0)
 _REFUSED = (0.1, 30.0)
 AUDIT_EVERY = 300.0
 
+# Where there is no flow monitor, what others do is found by looking.
+AUDIT_UNWATCHED = 10.0
+
+_NO_MONITOR = (
+    "Open vSwitch before 3.0 has no flow monitor: what others do to our flows is found and undone only when looking, "
+    f"every {AUDIT_UNWATCHED:.0f} s"
+)
+_OUTRANKED = "a flow of another program comes before ovsfw's; what it matches is not filtered: {flow}"
 _NOT_SECURE = (
     "the bridge's fail_mode is not secure: when Open vSwitch restarts, packets pass unfiltered until the flows are "
     "back; run: ovs-vsctl set-fail-mode {bridge} secure (or ovsfw run --set-fail-mode)"
@@ -63,11 +78,13 @@ class Sync:
         self._source, self._audit_every = source, audit_every
         self._told = SourceState()
         self._ovsdb: Ovsdb | None = None
+        self._ports: Connection | None = None
         self._followers: list[asyncio.Task[None]] = []
         self._due, self._news = asyncio.Event(), asyncio.Event()
         self._why: list[str] = ["start"]
         self._asked: list[asyncio.Future[str]] = []
         self._fresh = True
+        self._before: dict[Key, Flow] = {}
         self._next_audit = time.monotonic() + audit_every
         self._away, self._refused = Backoff(*_AWAY), Backoff(*_REFUSED)
 
@@ -123,8 +140,12 @@ class Sync:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(event.wait(), seconds)
         if time.monotonic() >= self._next_audit:
-            self._next_audit = time.monotonic() + self._audit_every
+            self._plan_audit()
             self.doubt("audit")
+
+    def _plan_audit(self) -> None:
+        every = self._audit_every if self.record.watching else min(self._audit_every, AUDIT_UNWATCHED)
+        self._next_audit = time.monotonic() + every
 
     async def _turn(self) -> float | None:
         """One step; the pause until the next, None when it went well."""
@@ -169,15 +190,16 @@ class Sync:
         if policy is None:
             self.record.become(State.WAITING, self._source.state().problem)
             return "the policy is not known yet: nothing was touched"
-        self._warn(ovsdb)
         await self._connect(why)
         whole, began = self.reconciler.in_doubt, time.perf_counter()
         change = await self.reconciler.step(policy, bindings)
         milliseconds = (time.perf_counter() - began) * 1000
         if whole:
             self.record.dumped = time.time()
-            self._next_audit = time.monotonic() + self._audit_every
+            self._plan_audit()
+            self._before = {flow.key: flow for flow in self.reconciler.others if self._is_before_us(flow)}
         said = self._note(change or Change(), milliseconds, self._reasons(why, policy, bindings), policy, bindings)
+        self._warn(ovsdb)
         await self._source.applied(policy)
         return said
 
@@ -229,6 +251,9 @@ class Sync:
         found = []
         if ovsdb.fail_mode(self.place.bridge) != "secure":
             found.append(_NOT_SECURE.format(bridge=self.place.bridge))
+        # A foreign flow with the key of one of ours has been replaced by it.
+        self._before = {key: flow for key, flow in self._before.items() if key not in self.reconciler.flows}
+        found.extend(_OUTRANKED.format(flow=format_flow(flow, TABLE_NAMES)) for flow in self._before.values())
         for warning in found:
             if warning not in self.record.warnings:
                 logger.warning("%s", warning)
@@ -256,8 +281,14 @@ class Sync:
             return
         self.reconciler.doubt()
         self._fresh = True
-        await self.channel.connect(management_socket(self.place.bridge, rundir_of(self.place.db)))
+        self._hang_up()
+        path = management_socket(self.place.bridge, rundir_of(self.place.db))
+        await self.channel.connect(path)
+        self.record.watching = await self.channel.watch((self.place.hook.table, *sorted(OWN_TABLES)), self._observe)
+        self._ports = await ports.watch(path, partial(self.wake, ""))
         self.record.connects += 1
+        if not self.record.watching and self.record.connects == 1:
+            logger.warning("%s", _NO_MONITOR)
         if self.record.connects > 1:
             why.append("connected again")
         self._follow(self._follow_channel())
@@ -266,9 +297,31 @@ class Sync:
         logger.debug("%s", await self.channel.lost())
         self.doubt("")
 
+    def _observe(self, events: Iterable[Event]) -> None:
+        """What others do to flows and ports."""
+        told = list(events)
+        for kind, flow in told:
+            if flow is not None and self._is_before_us(flow):
+                self._before.pop(flow.key, None)
+                if kind is EventKind.PRESENT:
+                    self._before[flow.key] = flow
+                self.wake("")
+        if self.reconciler.observe(told):
+            self.wake("")
+
+    def _is_before_us(self, flow: Flow) -> bool:
+        """Inside another program's pipeline, what comes before is its business."""
+        return not self.place.hook.inside and is_before_us(flow) and not is_ours(flow)
+
     def _follow(self, work: Coroutine[None, None, None]) -> None:
         self._followers = [task for task in self._followers if not task.done()]
         self._followers.append(asyncio.create_task(work))
+
+    def _hang_up(self) -> None:
+        self.channel.close()
+        if self._ports is not None:
+            self._ports.close()
+            self._ports = None
 
     def _close(self) -> None:
         for task in self._followers:
@@ -276,7 +329,7 @@ class Sync:
         for answer in self._asked:
             answer.set_exception(SwitchError("the daemon is stopping"))
         self._asked.clear()
-        self.channel.close()
+        self._hang_up()
         if self._ovsdb is not None:
             self._ovsdb.close()
             self._ovsdb = None

@@ -6,6 +6,7 @@ add, because an OpenFlow add replaces the entry that has its key.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ovsfw.openflow.flow import Flow, FlowSet, Key, Value
@@ -51,3 +52,21 @@ def diff(installed: FlowSet, desired: FlowSet) -> Diff:
         adds=tuple(sorted(Flow(key, value) for key, value in differing if key not in have)),
         changes=tuple((Flow(key, have[key]), Flow(key, value)) for key, value in sorted(differing) if key in have),
     )
+
+
+def corrected(change: Diff, found: Mapping[Key, Value | None], desired: FlowSet) -> Diff:
+    """The same difference, where some keys hold something else than was thought: a value, or None for no flow."""
+    if not found:
+        return change
+    deletes = [flow for flow in change.deletes if flow.key not in found]
+    adds = [flow for flow in change.adds if flow.key not in found]
+    changes = [(old, new) for old, new in change.changes if old.key not in found]
+    for key, value in found.items():
+        want = desired.get(key)
+        if want is None and value is not None:
+            deletes.append(Flow(key, value))
+        elif want is not None and value is None:
+            adds.append(Flow(key, want))
+        elif want is not None and value is not None and want != value:
+            changes.append((Flow(key, value), Flow(key, want)))
+    return Diff(tuple(sorted(deletes)), tuple(sorted(adds)), tuple(sorted(changes)))

@@ -16,6 +16,14 @@ from ovsfw.openflow.codec import DATAPATH10, ofproto, ofproto10, parser10
 VERSION: int = ofproto10.OFP_VERSION
 NO_FLOOD: int = ofproto10.OFPPC_NO_FLOOD
 
+# Nicira's extension to say which messages that nobody asks for a connection gets (include/openflow/nicira-ext.h, struct
+# nx_async_config): packets, ports and flows, each for a master and for a slave.  On a connection to its management
+# socket, the switch sends any of them only to who takes packets at all (`ofconn_receives_async_msg()`).
+_SET_ASYNC = struct.Struct("!II6I")
+_NICIRA, _SET_ASYNC_CONFIG = 0x2320, 19
+_CONFIG = struct.Struct("!HH")
+_EVERY_CHANGE, _MISS_SEND_LENGTH = 7, 128
+
 # Open vSwitch answers a port description in 1.0 too, where it has no name in the specification.
 _PORT_DESC = ofproto.OFPMP_PORT_DESC
 _STATS = struct.Struct("!HH")
@@ -40,6 +48,28 @@ class SwitchPort(NamedTuple):
 def ports_request(xid: int) -> bytes:
     """Ask for every port of the bridge."""
     return wire.message(ofproto10.OFPT_STATS_REQUEST, xid, _STATS.pack(_PORT_DESC, 0), VERSION)
+
+
+def only_news_of_ports(fragments: int, xid: int) -> list[bytes]:
+    """Ask to be told whenever a port changes, and of nothing else; `fragments` is how these are handled now.
+
+    In 1.4 a change of NO_FLOOD is not told.  Takes two transaction ids; is not answered.
+    """
+    wanted = _SET_ASYNC.pack(_NICIRA, _SET_ASYNC_CONFIG, 0, 0, _EVERY_CHANGE, 0, 0, 0)
+    return [
+        wire.message(ofproto10.OFPT_VENDOR, xid, wanted, VERSION),
+        wire.message(ofproto10.OFPT_SET_CONFIG, xid + 1, _CONFIG.pack(fragments, _MISS_SEND_LENGTH), VERSION),
+    ]
+
+
+def config_request(xid: int) -> bytes:
+    """Ask for the switch's configuration, in 1.0."""
+    return wire.message(ofproto10.OFPT_GET_CONFIG_REQUEST, xid, b"", VERSION)
+
+
+def is_news(message: wire.Message) -> bool:
+    """Whether a message tells that a port has changed."""
+    return bool(message.type == ofproto10.OFPT_PORT_STATUS)
 
 
 def has_more(reply: wire.Message) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +15,7 @@ from ovsfw.openflow.action import encode_actions
 from ovsfw.openflow.codec import ofproto
 from ovsfw.openflow.diff import Diff
 from ovsfw.openflow.flow import Flow
+from ovsfw.openflow.monitor import Event, events, monitor_request
 from ovsfw.openflow.packet import answer_of
 from ovsfw.openflow.port import SwitchPort
 from ovsfw.openflow.text import format_flow
@@ -63,6 +64,21 @@ class Channel:
     async def lost(self) -> str:
         """Wait until the connection is lost or closed, and say why."""
         return await self._connected().lost()
+
+    async def watch(self, tables: Collection[int], heard: Callable[[Iterable[Event]], None]) -> bool:
+        """Tell `heard` from now on what others do to flows in some tables.
+
+        Over this very connection, because only so is it known what came before our own changes and what after.  False
+        when Open vSwitch is too old (before 3.0) to tell; raises SwitchError.
+        """
+
+        async def ask(connection: Connection) -> bool:
+            connection.unasked = lambda message: heard(events(message))
+            xid = connection.xids()
+            await connection.send([monitor_request(tables, xid)])
+            return bool((await connection.answer(xid)).type != ofproto.OFPT_ERROR)
+
+        return await self._ask(ask, "starting the flow monitor")
 
     async def dump_flows(self) -> list[Flow]:
         """Every flow of the bridge, whoever made it, in no order.  Raises SwitchError."""

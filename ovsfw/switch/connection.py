@@ -25,11 +25,13 @@ class Connection:
     """A connection to the management socket of one bridge, in one version of OpenFlow.
 
     Its state is `broken`: empty while the stream works, then why it does not.  Broken is for ever; open another.
+    `unasked` gets what the switch says by itself (with transaction id 0), at its place in the stream.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: Path) -> None:
         self.path = path
         self.broken = ""
+        self.unasked: Callable[[wire.Message], None] = lambda _: None
         self._reader, self._writer = reader, writer
         self._inbox: asyncio.Queue[wire.Message | None] = asyncio.Queue()
         self._lost = asyncio.Event()
@@ -89,11 +91,16 @@ class Connection:
         await self._lost.wait()
         return self.broken
 
-    async def reply(self, xid: int) -> wire.Message:
-        """The next message with this xid; others are stale and dropped.  Raises SwitchError for an ERROR."""
+    async def answer(self, xid: int) -> wire.Message:
+        """The next message with this xid, which may be an ERROR; others are stale and dropped."""
         message = await self.receive()
         while message.xid != xid:
             message = await self.receive()
+        return message
+
+    async def reply(self, xid: int) -> wire.Message:
+        """The same; raises SwitchError for an ERROR."""
+        message = await self.answer(xid)
         if message.type == ofproto.OFPT_ERROR:
             raise SwitchError(f"{self.path}: the switch refused a request ({wire.refusal(message).name})")
         return message
@@ -151,6 +158,8 @@ class Connection:
     def _sort(self, message: wire.Message) -> None:
         if message.type == ofproto.OFPT_ECHO_REQUEST:
             self._writer.write(wire.echo_reply(message))
+        elif message.xid == 0 and message.type not in (ofproto.OFPT_HELLO, ofproto.OFPT_ERROR):
+            self.unasked(message)
         else:
             self._inbox.put_nowait(message)
 

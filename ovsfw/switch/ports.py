@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from ovsfw.errors import SwitchError
-from ovsfw.openflow import port
+from ovsfw.openflow import port, wire
 from ovsfw.openflow.port import SwitchPort
 from ovsfw.switch.connection import Connection
 
@@ -28,6 +28,21 @@ async def set_no_flood(path: Path, ofports: Collection[int], *, on: bool) -> Non
             left = await _differing(connection, ofports, on=on)
             if left:
                 raise SwitchError(f"{path}: the switch did not set no-flood={on} on port {left[0].name}; try again")
+
+
+async def watch(path: Path, heard: Callable[[], None]) -> Connection:
+    """Call `heard` whenever a port of a bridge has changed, until the connection is closed.  Raises SwitchError."""
+    connection = await Connection.open(path, port.VERSION)
+    connection.unasked = lambda message: heard() if port.is_news(message) else None
+    try:
+        xid = connection.xids()
+        await connection.send([port.config_request(xid)])
+        fragments = wire.fragment_handling(await connection.reply(xid))
+        await connection.send(port.only_news_of_ports(fragments, connection.xids(2)))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 async def _differing(connection: Connection, ofports: Collection[int], *, on: bool) -> list[SwitchPort]:
