@@ -1,0 +1,184 @@
+"""`ovsfw show` on a real switch: what is counted is what was sent."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scapy.layers.inet import IP, TCP
+from scapy.layers.l2 import Ether
+
+from ovsfw.cli import main
+from ovsfw.explain.usage import Unused, Usage, unused
+from ovsfw.lab.vswitch import PrivateSwitch
+from ovsfw.openflow.ages import LONGEST_IDLE, parse_ages
+from ovsfw.openflow.wire import Message, WireError
+from ovsfw.policy.model import Direction, Family, Rule
+from tests.dummy import DummySwitch
+
+pytestmark = pytest.mark.ovs
+
+POLICY = """
+security_groups:
+  - id: web
+    rules:
+      - {id: http, direction: ingress, protocol: tcp, port_range_min: 80, port_range_max: 82}
+      - {id: ssh, direction: ingress, protocol: tcp, port_range_min: 22, port_range_max: 22, remote_group_id: talker}
+      - {id: dns, direction: ingress, protocol: udp, port_range_min: 53, port_range_max: 53}
+  - id: talker
+    rules:
+      - {id: out, direction: egress}
+  - {id: nobody, rules: [{id: idle, direction: ingress}]}
+ports:
+  - {id: vm1, name: web1, mac_address: "52:54:00:00:00:01", fixed_ips: [{ip_address: 10.9.0.1}], security_groups: [web]}
+  - {id: vm2, mac_address: "52:54:00:00:00:02", fixed_ips: [{ip_address: 10.9.0.2}], security_groups: [talker]}
+  - {id: vm9, mac_address: "52:54:00:00:00:09", fixed_ips: [{ip_address: 10.9.0.9}]}
+"""
+
+
+class Show:
+    """`show(...)` is `ovsfw show ... --policy policy.yaml --format json`, as tables of rows and notes."""
+
+    def __init__(self, db: str, policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.options = ["--db", db, "--policy", str(policy)]
+        self.capsys = capsys
+
+    def __call__(self, *words: str) -> list[dict[str, Any]]:
+        assert main(["show", *words, *self.options, "--format", "json"]) == 0
+        return [json.loads(line) for line in self.capsys.readouterr().out.splitlines()]
+
+    def text(self, *words: str) -> tuple[int, str, str]:
+        status = main(["show", *words, *self.options])
+        return status, *self.capsys.readouterr()
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("show") / "policy.yaml"
+    path.write_text(POLICY)
+    return path
+
+
+@pytest.fixture(scope="module")
+def switch(dummy_ovs: PrivateSwitch, policy: Path) -> DummySwitch:
+    """Three connections by http, two by ssh, five packets to a port that no rule opens."""
+    made = DummySwitch(dummy_ovs, (1, 2, 3, 99))
+    for ofport, name in ((1, "vm1"), (2, "vm2"), (3, "stray")):
+        dummy_ovs.vsctl("set", "interface", f"p{ofport}", f"external_ids:iface-id={name}")
+    assert main(["apply", "--db", dummy_ovs.db, "--policy", str(policy)]) == 0
+    for port, count in ((80, 1), (82, 2), (22, 2), (23, 5)):
+        for number in range(count):
+            reached = made.send(2, bytes(segment(4000 + number, port)))
+            assert (1 in reached) == (port != 23)
+    # The same connection again is no new one.
+    made.send(2, bytes(segment(4000, 80, "A")))
+    made.call("revalidator/purge")
+    return made
+
+
+def segment(source: int, port: int, flags: str = "S") -> Ether:
+    ether = Ether(src="52:54:00:00:00:02", dst="52:54:00:00:00:01")
+    return ether / IP(src="10.9.0.2", dst="10.9.0.1") / TCP(sport=source, dport=port, flags=flags)
+
+
+@pytest.fixture
+def show(switch: DummySwitch, policy: Path, capsys: pytest.CaptureFixture[str]) -> Show:
+    capsys.readouterr()
+    return Show(switch.switch.db, policy, capsys)
+
+
+def test_rules_count_new_connections(show: Show) -> None:
+    (table,) = show("rules")
+    assert {row["rule"]: row["hits"] for row in table["rows"]} == {"http": 3, "ssh": 2, "dns": 0, "out": 10}
+    ages = {row["rule"]: row["last_hit"] for row in table["rows"]}
+    assert ages["dns"] == "never"
+    assert ages["ssh"].endswith(" s ago")
+    assert table["notes"] == ["1 more rules have no flows here: no endpoint has them, or another rule says the same"]
+
+
+def test_endpoints_groups_and_one_port(show: Show) -> None:
+    (endpoints,) = show()
+    assert [(row["port"], row["ofport"], row["groups"]) for row in endpoints["rows"]] == [
+        ("vm1", 1, "web"),
+        ("vm2", 2, "talker"),
+        ("stray", 3, "not in the policy: passes nothing"),
+    ]
+    (groups,) = show("groups")
+    assert {row["group"]: (row["rules"], row["here"], row["hits"]) for row in groups["rows"]} == {
+        "web": (3, 1, 5),
+        "talker": (1, 1, 10),
+        "nobody": (1, 0, 0),
+    }
+    port, rules = show("port", "web1")
+    assert [row["port"] for row in port["rows"]] == ["vm1"]
+    assert [row["rule"] for row in rules["rows"]] == ["dns", "http", "ssh"]
+    (away,) = show("port", "vm9")
+    assert away["notes"] == ["port vm9 is not plugged into this bridge"]
+
+
+def test_drops_have_a_side_and_a_reason(show: Show) -> None:
+    (table,) = show("drops")
+    found = {(row["table"], row["side"], row["reason"]): row["packets"] for row in table["rows"]}
+    assert found["ingress_verdict", "ingress", "no rule accepted it"] == 5
+
+
+def test_unused_is_honest(show: Show) -> None:
+    """Seconds after the start nobody can say what was not used for 30 days."""
+    (table,) = show("rules", "--unused", "30d")
+    assert table["rows"] == []
+    assert any("dns" in note and "younger" in note for note in table["notes"])
+    (table,) = show("rules", "--unused", "0s")
+    assert "dns" in {row["rule"] for row in table["rows"]}
+
+
+RULE = Rule("r", Direction.INGRESS, Family.IPV4)
+DAY = 86400
+
+
+@pytest.mark.parametrize(
+    ("usage", "verdict"),
+    [
+        (Usage(RULE), Unused.NOT_HERE),
+        (Usage(RULE, since=40 * DAY, flows=1), Unused.UNUSED),
+        (Usage(RULE, since=29 * DAY, flows=1), Unused.TOO_YOUNG),
+        (Usage(RULE, hits=1, since=40 * DAY, idle=5, flows=1), Unused.USED),
+        (Usage(RULE, hits=1, since=40 * DAY, idle=LONGEST_IDLE, flows=1), Unused.NOT_KNOWN),
+        (Usage(RULE, hits=1, since=40 * DAY, idle=None, flows=1), Unused.NOT_KNOWN),
+    ],
+)
+def test_what_30_days_unused_means(usage: Usage, verdict: Unused) -> None:
+    assert unused(usage, 30 * DAY) is verdict
+
+
+def test_an_hour_unused_is_within_memory() -> None:
+    assert unused(Usage(RULE, hits=1, since=DAY, idle=4000, flows=1), 3600) is Unused.UNUSED
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("port",), "ovsfw show port PORT"),
+        (("rules", "vm1"), "ovsfw show port PORT"),
+        (("groups", "--unused", "1d"), "ovsfw show rules --unused"),
+        (("port", "wbe1"), "did you mean web1"),
+    ],
+)
+def test_errors(show: Show, words: tuple[str, ...], said: str) -> None:
+    status, out, err = show.text(*words)
+    assert (status, out) == (1, "")
+    assert said in err
+
+
+def test_text_has_columns(show: Show) -> None:
+    status, out, _ = show.text("rules")
+    assert status == 0
+    assert out.splitlines()[0].split() == ["rule", "says", "hits", "bytes", "last", "hit", "counted", "since"]
+
+
+def test_nonsense_is_refused() -> None:
+    with pytest.raises(WireError):
+        list(parse_ages(Message(1, 17, 1, bytes(16) + b"\0\1" + bytes(60))))
+    with pytest.raises(WireError):
+        list(parse_ages(Message(1, 17, 1, bytes(20))))
