@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scapy.layers.inet import ICMP, IP, TCP, UDP
-from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6
+from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, ICMPv6ND_RA, IPv6
 from scapy.layers.l2 import GRE, Dot1Q, Ether
 from scapy.layers.sctp import SCTP, SCTPChunkInit, SCTPChunkInitAck
 from scapy.packet import Packet, Raw
@@ -45,7 +45,13 @@ def _transport(connection: Connection, *, answer: bool, first: bool) -> Packet:
     if protocol == v.ICMP:
         return ICMP(type=connection.icmp_type, code=connection.icmp_code, id=7) / Raw(b"payload")
     if protocol == v.ICMPV6:
-        kind = ICMPv6EchoReply if connection.icmp_type in ECHO_REPLIES else ICMPv6EchoRequest
-        return kind(id=7, data=b"payload")
+        return _icmpv6(connection)
     assert protocol == GRE_PROTOCOL
     return GRE() / IP() / UDP()
+
+
+def _icmpv6(connection: Connection) -> Packet:
+    if connection.icmp_type == v.ROUTER_ADVERTISEMENT:
+        return ICMPv6ND_RA()
+    kind = ICMPv6EchoReply if connection.icmp_type in ECHO_REPLIES else ICMPv6EchoRequest
+    return kind(id=7, data=b"payload")

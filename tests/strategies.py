@@ -13,6 +13,7 @@ from ovsfw.policy.model import (
     Claim,
     Direction,
     Family,
+    Network,
     Policy,
     Port,
     PortRange,
@@ -23,7 +24,7 @@ from ovsfw.policy.model import (
     Rule,
     SecurityGroup,
 )
-from ovsfw.policy.verdict import ICMP, ICMPV6, SCTP, TCP, UDP, Connection
+from ovsfw.policy.verdict import DHCP_SERVER, ICMP, ICMPV6, ROUTER_ADVERTISEMENT, SCTP, TCP, UDP, Connection
 
 UPLINK = 99
 # Small alphabets make things meet.
@@ -167,6 +168,28 @@ def policies(draw: st.DrawFn, max_ports: int = 5) -> Policy:
         {port.id: port for port in chosen},
         {group.id: group for group in groups},
         {name: draw(address_group(name)) for name in sets},
+        networks={None: draw(networks())},
+    )
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> Network:
+    """Sometimes it trusts some of those outside only."""
+    sources = [Prefix.parse(text) for found in OUTSIDE.values() for text in found]
+    trusted = st.none() | st.lists(st.sampled_from(sources), max_size=3, unique=True).map(tuple)
+    return Network(None, draw(trusted), draw(trusted))
+
+
+@st.composite
+def from_a_server(draw: st.DrawFn, connection: Connection) -> Connection:
+    """Between the same two, what only servers and routers send."""
+    if connection.family is Family.IPV6 and draw(st.booleans()):
+        return replace(
+            connection, protocol=ICMPV6, icmp_type=ROUTER_ADVERTISEMENT, source_port=0, destination_port=0, icmp_code=0
+        )
+    ports = DHCP_SERVER[connection.family]
+    return replace(
+        connection, protocol=UDP, source_port=ports.source, destination_port=ports.destination, icmp_type=0, icmp_code=0
     )
 
 

@@ -20,11 +20,13 @@ from ovsfw.compiler.groups import group_flows
 from ovsfw.compiler.hook import NEUTRON, STANDALONE, Hook
 from ovsfw.compiler.ids import number
 from ovsfw.compiler.networks import Member, network_flows, uplink_flows
+from ovsfw.compiler.pipeline import NETWORK
 from ovsfw.compiler.remotes import member_flows, members, referenced, set_names
 from ovsfw.compiler.standing import standing_flows
+from ovsfw.compiler.trusted import trusted_flows
 from ovsfw.errors import PolicyError, Problem
 from ovsfw.openflow.flow import DuplicateFlowError, Flow, FlowSet, Key, Part, Value
-from ovsfw.policy.model import MAX_GROUPS, Policy, Port
+from ovsfw.policy.model import MAX_GROUPS, Network, Policy, Port
 
 _TOO_LONG = (
     "one flow would be longer than the 64 KiB that OpenFlow has for it; "
@@ -107,7 +109,9 @@ class Compiler:
 
     def _endpoints(self, policy: Policy, here: list[tuple[Binding, Port]], groups: Mapping[str, int]) -> None:
         networks: dict[int, list[Member]] = defaultdict(list)
+        said: dict[int, list[Network]] = defaultdict(list)
         for binding, port in here:
+            said[network_of(binding.vlan)].append(policy.network_of(port))
             stateless = policy.is_stateless(port)
             mine = {name: groups[name] for name in port.security_groups}
             build = partial(endpoint_flows, binding, port, mine, stateless=stateless)
@@ -118,6 +122,8 @@ class Compiler:
         for network, inside in networks.items():
             mine = {name: groups[name] for member in inside for name in member.groups}
             self._unit(("network", network), (inside, mine), partial(network_flows, network, inside, mine))
+            options = tuple(dict.fromkeys(said[network]))
+            self._unit(("trusted", network), options, partial(trusted_flows, NETWORK(network), options))
 
     def _rules(self, policy: Policy, names: list[str], groups: Mapping[str, int]) -> None:
         """The groups that endpoints of this host have, and the remote sets that their rules refer to."""

@@ -6,7 +6,7 @@ from ovsfw.compiler import pipeline as p
 from ovsfw.openflow import match as m
 from ovsfw.openflow.action import VLAN_TCI, Load, Resubmit, whole
 from ovsfw.policy.model import Family, Prefix
-from ovsfw.policy.verdict import DHCP_CLIENT, DHCP_SERVER, ICMPV6, UDP, Ports
+from ovsfw.policy.verdict import DHCP_CLIENT, DHCP_SERVER, ICMPV6, ROUTER_ADVERTISEMENT, UDP, Ports
 
 IP = m.ETH_TYPE(0x0800)
 IPV6 = m.ETH_TYPE(0x86DD)
@@ -49,6 +49,7 @@ FIN, RST = 0x01, 0x04
 TCP_ENDINGS = (m.TCP_FLAGS(RST, RST), m.TCP_FLAGS(FIN, FIN | RST))
 DHCP_REQUESTS = tuple(udp(family, DHCP_CLIENT[family]) for family in Family)
 DHCP_REPLIES = tuple(udp(family, DHCP_SERVER[family]) for family in Family)
+ROUTER_ADVERTISEMENTS = icmpv6(ROUTER_ADVERTISEMENT)
 
 
 def to(table: p.Table) -> Resubmit:

@@ -113,6 +113,8 @@ class Reason(Enum):
     COMMIT = 28, "remember the connection and the rules that let it in"
     FRAGMENT = 32, "later fragments have no ports; they pass if the first one does"
     COMPLETE = 33, "all fragments of a datagram are here, so the first one was accepted"
+    TRUSTED = 51, "its network names who may send this, and it is one of them"
+    UNTRUSTED = 52, "its network names who may send this, and it is none of them"
     LIMIT = 50, "its network has as many connections as it may, so this one cannot be remembered"
     DELIVER = 29, "into the endpoint"
     NOT_DELIVERED = 30, "not of a kind that endpoints get"
@@ -306,7 +308,14 @@ LEAVE = _table(
     "hook",
 )
 LEFT = _table("left", "out by the switch's own forwarding", {m.CT_STATE, m.CT_MARK}, "hook")
-FAN_OUT = _table("fan_out", "broadcast and multicast", PACKET, "flood", "fan_out_rules")
+FAN_OUT = _table("fan_out", "broadcast and multicast", PACKET, "trusted", "flood", "fan_out_rules")
+TRUSTED = _table(
+    "trusted",
+    "DHCP replies and router advertisements, where a network names who may send them",
+    {NETWORK, m.ETH_DST, m.IPV4_SRC, m.IPV6_SRC, *PACKET},
+    "flood",
+    "deliver",
+)
 FLOOD = _table("flood", "every endpoint of the network gets it", {NETWORK, OUTPUT_PAGE}, "flood")
 FAN_OUT_RULES = _table(
     "fan_out_rules",
@@ -323,6 +332,7 @@ INGRESS = _table(
     "ingress",
     "what an endpoint always gets; the rest is tracked",
     {ENDPOINT, m.CT_STATE, m.IP_FRAG, *PACKET},
+    "trusted",
     "deliver",
     "ingress_state",
     "ingress_policy",

@@ -18,6 +18,7 @@ from ovsfw.compiler.packets import (
     LATER_FRAGMENT,
     NO_LINK_LAYER,
     PRIORITY_TAGGED,
+    ROUTER_ADVERTISEMENTS,
     TAGGED,
     TCP_ENDINGS,
     UNTAG,
@@ -36,6 +37,7 @@ from ovsfw.policy.verdict import (
     ICMPV6_TO_ENDPOINT,
     NEIGHBOUR_ADVERTISEMENT,
     NEIGHBOUR_SOLICITATION,
+    ROUTER_ADVERTISEMENT,
     TCP,
 )
 
@@ -61,6 +63,7 @@ def standing_flows(hook: Hook = STANDALONE) -> Iterator[Flow]:
     yield from _forward()
     yield from _leave(hook)
     yield from _fan_out()
+    yield from _trusted()
     yield from _ingress()
     yield from _commit()
     yield from _deliver()
@@ -287,23 +290,28 @@ def _commit() -> Iterator[Flow]:
     yield _flow(p.COMMITTED, Priority.SECOND, (m.ct_state("+trk-inv"),), (to(p.DELIVER),), Reason.DELIVER)
 
 
-def _always_delivered() -> Iterator[m.Match]:
-    yield (ARP,)
-    yield from DHCP_REPLIES
-    for kind in sorted(ICMPV6_TO_ENDPOINT):
-        yield icmpv6(kind)
+def _always_delivered(table: Table, onward: Table) -> Iterator[Flow]:
+    """What endpoints get without rules; of two kinds a network may name who sends them."""
+    ask = (*DHCP_REPLIES, ROUTER_ADVERTISEMENTS)
+    for match in ((ARP,), *ask, *map(icmpv6, sorted(ICMPV6_TO_ENDPOINT.difference({ROUTER_ADVERTISEMENT})))):
+        goes = p.TRUSTED if match in ask else onward
+        yield _flow(table, Priority.FIRST, match, (to(goes),), Reason.STANDING)
+
+
+def _trusted() -> Iterator[Flow]:
+    """What a network says of it comes first (see `trusted`)."""
+    yield _flow(p.TRUSTED, Priority.FOURTH, (GROUP_ADDRESSED,), (to(p.FLOOD),), Reason.STANDING)
+    yield _flow(p.TRUSTED, Priority.FIFTH, (), (to(p.DELIVER),), Reason.STANDING)
 
 
 def _fan_out() -> Iterator[Flow]:
-    for match in _always_delivered():
-        yield _flow(p.FAN_OUT, Priority.FIRST, match, (to(p.FLOOD),), Reason.STANDING)
+    yield from _always_delivered(p.FAN_OUT, p.FLOOD)
     for family in (IP, IPV6):
         yield _flow(p.FAN_OUT, Priority.SECOND, (family,), (to(p.FAN_OUT_RULES),), Reason.JUDGE)
 
 
 def _ingress() -> Iterator[Flow]:
-    for match in _always_delivered():
-        yield _flow(p.INGRESS, Priority.FIRST, match, (to(p.DELIVER),), Reason.STANDING)
+    yield from _always_delivered(p.INGRESS, p.DELIVER)
     yield from _track(INGRESS_SIDE)
     for family in (IP, IPV6):
         tracked = (family, m.ct_state("+trk"))

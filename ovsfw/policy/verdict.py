@@ -14,6 +14,7 @@ from ovsfw.policy.model import (
     Action,
     Direction,
     Family,
+    Network,
     Policy,
     Port,
     PortRange,
@@ -159,7 +160,7 @@ def _ingress(policy: Policy, connection: Connection) -> Judgement:
     port = policy.ports[connection.receiver]
     if not port.port_security:
         return NO_SECURITY
-    standing = _standing_ingress(connection)
+    standing = _standing_ingress(policy.network_of(port), connection)
     return standing or _by_rules(policy, port, connection, Direction.INGRESS)
 
 
@@ -193,13 +194,21 @@ def _before_an_address(connection: Connection) -> Judgement | None:
     return Judgement(allowed=False, reason="spoof guard: only neighbour discovery may come from ::")
 
 
-def _standing_ingress(connection: Connection) -> Judgement | None:
-    """What every endpoint gets, whatever its rules."""
+def _standing_ingress(network: Network, connection: Connection) -> Judgement | None:
+    """What every endpoint gets, whatever its rules, from those that its network trusts for it."""
     if _is_dhcp(connection, DHCP_SERVER):
-        return Judgement(allowed=True, reason="DHCP reply")
+        return _from_trusted(connection.source, network.dhcp_servers, "DHCP reply", "a DHCP server")
+    if _is_icmpv6(connection, frozenset({ROUTER_ADVERTISEMENT})):
+        return _from_trusted(connection.source, network.routers, "router advertisement", "a router")
     if _is_icmpv6(connection, ICMPV6_TO_ENDPOINT):
         return Judgement(allowed=True, reason="neighbour discovery")
     return None
+
+
+def _from_trusted(source: Prefix, trusted: tuple[Prefix, ...] | None, what: str, role: str) -> Judgement:
+    if trusted is None or any(prefix.contains(source) for prefix in trusted):
+        return Judgement(allowed=True, reason=what)
+    return Judgement(allowed=False, reason=f"{source} is not {role} that its network trusts")
 
 
 def owns(port: Port, address: Prefix) -> bool:

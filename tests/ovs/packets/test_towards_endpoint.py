@@ -9,8 +9,9 @@ from scapy.layers.inet6 import ICMPv6MLQuery, ICMPv6MLReport, ICMPv6ND_RS
 from scapy.layers.l2 import LLC, STP, Dot1AD, Dot1Q, Dot3
 from scapy.packet import Packet, Raw
 
+from ovsfw.compiler.bindings import Uplink, VlanMode
 from ovsfw.compiler.pipeline import INGRESS_VERDICT, Reason
-from tests.ovs.packets.bench import Bench, address, mac, unfiltered, vm
+from tests.ovs.packets.bench import UPLINK, UPLINK2, Bench, address, mac, policy_of, unfiltered, vm
 from tests.ovs.packets.frames import (
     ALL_NODES,
     BROADCAST,
@@ -213,3 +214,90 @@ def test_an_endpoint_gets_each_frame_once(pair: Bench, family: int) -> None:
     pair.sends("vm3", udp(family, "vm3", "outside", dport=9)).reaches("uplink")
     pair.sends("uplink", udp(family, "outside", "vm3")).reaches("vm3")
     pair.sends("vm1", udp(family, "vm1", "vm3")).reaches("vm3")
+
+
+# --- Who may send what needs no rule, where the network names them --------------------------------------------------
+
+TRUSTED_ROUTER, ROGUE = ROUTER_LOCAL, "fe80::bad"
+SERVERS = {4: "10.0.0.250", 6: "fe80::5e:5e"}
+ROGUES = {4: "10.0.0.251", 6: ROGUE}
+
+
+def enforce_trust(bench: Bench, **network: list[str]) -> None:
+    """vm3 accepts everything; vm5 is not filtered."""
+    ports = [vm(1, "open"), vm(2, "nothing"), vm(3, "open"), unfiltered(5)]
+    bench.enforce_policy(policy_of(ports, {}, networks=[network]))
+
+
+@pytest.fixture
+def trusting(bench: Bench) -> Bench:
+    enforce_trust(bench, dhcp_servers=[*SERVERS.values(), "10.0.0.248/31"], routers=[TRUSTED_ROUTER])
+    return bench
+
+
+def reply(version: int, source: str, **over: str) -> Packet:
+    over["src"] = source
+    if version == 4:
+        return dhcp_offer("outside", "vm3", **over)
+    return dhcpv6_reply("outside", "vm3", DHCP6_Reply, **over)
+
+
+def test_replies_of_trusted_servers_alone(trusting: Bench, family: int) -> None:
+    """Not even a machine that accepts everything gets those of others; from outside and from a machine unfiltered."""
+    trusting.sends("uplink", reply(family, SERVERS[family])).reaches("vm3")
+    trusting.sends("vm5", reply(family, SERVERS[family], mac=mac(5))).reaches("vm3")
+    trusting.sends("uplink", reply(family, ROGUES[family])).stopped(by=Reason.UNTRUSTED)
+    trusting.sends("vm5", reply(family, ROGUES[family], mac=mac(5))).stopped(by=Reason.UNTRUSTED)
+
+
+def test_a_prefix_of_trusted_servers(trusting: Bench) -> None:
+    for last, passes in ((247, False), (248, True), (249, True), (251, False)):
+        outcome = trusting.sends("uplink", reply(4, f"10.0.0.{last}"))
+        assert bool(outcome.out) is passes, last
+
+
+def test_broadcast_replies_of_trusted_servers_alone(trusting: Bench, family: int) -> None:
+    """Machines without port security get what is sent to all, as ever."""
+    every = {4: ("255.255.255.255", BROADCAST), 6: (ALL_NODES, multicast_mac(ALL_NODES))}
+    dst, to = every[family]
+    trusting.sends("uplink", reply(family, SERVERS[family], dst=dst, to=to)).reaches("vm1", *BOTH, "vm5")
+    trusting.sends("uplink", reply(family, ROGUES[family], dst=dst, to=to)).reaches("vm5")
+
+
+def test_advertisements_of_trusted_routers_alone(trusting: Bench) -> None:
+    trusting.sends("uplink", router_advertisement("outside", src=TRUSTED_ROUTER)).reaches("vm1", *BOTH, "vm5")
+    trusting.sends("uplink", router_advertisement("outside", src=ROGUE)).reaches("vm5")
+    to_one = {"dst": address(6, 3), "to": mac(3)}
+    trusting.sends("uplink", router_advertisement("outside", src=TRUSTED_ROUTER, **to_one)).reaches("vm3")
+    trusting.sends("uplink", router_advertisement("outside", src=ROGUE, **to_one)).stopped(by=Reason.UNTRUSTED)
+
+
+def test_trust_is_about_nothing_else(trusting: Bench, family: int) -> None:
+    """Other packets of the rogue meet the rules, and what is not named is from anybody."""
+    trusting.sends("uplink", udp(family, "outside", "vm3", src=ROGUES[family])).reaches("vm3")
+    enforce_trust(trusting, routers=[TRUSTED_ROUTER])
+    trusting.sends("uplink", reply(family, ROGUES[family])).reaches("vm3")
+
+
+def test_nobody_is_trusted(bench: Bench, family: int) -> None:
+    enforce_trust(bench, dhcp_servers=[], routers=[])
+    bench.sends("uplink", reply(family, SERVERS[family])).stopped(by=Reason.UNTRUSTED)
+    bench.sends("uplink", router_advertisement("outside", src=TRUSTED_ROUTER)).reaches("vm5")
+
+
+def test_each_network_trusts_its_own(bench: Bench, family: int) -> None:
+    """vm3 and vm4 are in VLANs of their own; vm6 shares one with vm4, and there what both networks say holds."""
+    other = {4: "10.0.0.200", 6: "fe80::200"}[family]
+    networks = [{"id": "a", "dhcp_servers": [SERVERS[family]]}, {"id": "b", "dhcp_servers": [other]}]
+    ports = [vm(3, network_id="a"), vm(4, network_id="b"), vm(6, network_id="c")]
+    policy = policy_of(ports, {}, networks=networks)
+    uplinks = (Uplink(UPLINK, VlanMode.ACCESS, 7), Uplink(UPLINK2, VlanMode.ACCESS, 8))
+    bench.enforce_policy(policy, vlans={"vm3": 7, "vm4": 8, "vm6": 8}, uplinks=uplinks)
+    make = dhcp_offer if family == 4 else dhcpv6_reply
+    for place, machine, trusted, rogue in (
+        ("uplink", "vm3", SERVERS[family], other),
+        ("uplink2", "vm4", other, SERVERS[family]),
+        ("uplink2", "vm6", other, SERVERS[family]),
+    ):
+        bench.sends(place, make("outside", machine, src=trusted)).reaches(machine)
+        bench.sends(place, make("outside", machine, src=rogue)).stopped(by=Reason.UNTRUSTED)
