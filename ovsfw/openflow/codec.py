@@ -5,10 +5,12 @@ Only the message codec is used, not the application framework.  Importing this m
 
 from __future__ import annotations
 
+from types import ModuleType
+from typing import NamedTuple
+
 try:
     from ryu.ofproto import (
         ofproto_parser,
-        ofproto_protocol,
         ofproto_v1_0,
         ofproto_v1_0_parser,
         ofproto_v1_4,
@@ -19,7 +21,6 @@ try:
 except ImportError:
     from os_ken.ofproto import (
         ofproto_parser,
-        ofproto_protocol,
         ofproto_v1_0,
         ofproto_v1_0_parser,
         ofproto_v1_4,
@@ -32,7 +33,19 @@ ofproto, parser = ofproto_v1_4, ofproto_v1_4_parser
 # OpenFlow 1.0, for the one thing that no later version can do (see port.py).
 ofproto10, parser10 = ofproto_v1_0, ofproto_v1_0_parser
 
-DATAPATH = ofproto_protocol.ProtocolDesc(version=ofproto.OFP_VERSION)
-DATAPATH10 = ofproto_protocol.ProtocolDesc(version=ofproto10.OFP_VERSION)
+
+class Flavour(NamedTuple):
+    """What a message asks of the datapath it is made for.
+
+    The codec's own such class refuses versions that an application in the same process does not want: Neutron's agent
+    wants 1.3 alone.
+    """
+
+    ofproto: ModuleType
+    ofproto_parser: ModuleType
+
+
+DATAPATH = Flavour(ofproto, parser)
+DATAPATH10 = Flavour(ofproto10, parser10)
 
 __all__ = ["DATAPATH", "DATAPATH10", "NAME", "ofproto", "ofproto10", "ofproto_parser", "parser", "parser10"]
