@@ -33,11 +33,15 @@ class Engine:
         """Begin.  `db` as `ovs-vsctl --db` has it, empty for the local one."""
         self.source = AgentSource()
         self._place = Place(db or default_database(), bridge, NEUTRON)
-        self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"ovsfw-{bridge}", daemon=True)
         self._thread.start()
         self._ready.wait()
+
+    @property
+    def modified(self) -> int:
+        """How many flows were added, changed or deleted so far."""
+        return self._sync.record.flow_mods
 
     def flush(self) -> bool:
         """Bring the bridge into step with what the agent has handed over; whether it is.
@@ -70,11 +74,11 @@ class Engine:
         return False
 
     def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._keep())
+        asyncio.run(self._keep())
 
     async def _keep(self) -> None:
         """The supervisor starts the sync again, should it ever end by a bug."""
+        self._loop = asyncio.get_running_loop()
         self._supervisor = Supervisor()
         self._sync = Sync(self.source, self._place, AUDIT_EVERY)
         self._supervisor.add("sync", self._sync.run)

@@ -1,0 +1,204 @@
+"""What Neutron's agent hands over, enforced on a real switch beside the agent's own flows; needs no Neutron."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from ovsfw.lab.vswitch import PrivateSwitch
+from ovsfw.neutron.engine import Engine
+from tests.dummy import BRIDGE, DummySwitch
+from tests.neutron_agent import add_agent_flows
+from tests.ovs.packets.bench import address, mac
+from tests.ovs.packets.frames import tcp
+
+pytestmark = pytest.mark.ovs
+VLAN, DEAD = 7, 4095
+UPLINK = 9
+DEADLINE = 20.0
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def name(number: int) -> str:
+    return f"port-{number}"
+
+
+def port(number: int, *groups: str, **more: Any) -> dict[str, Any]:
+    return {
+        "device": name(number),
+        "mac_address": mac(number),
+        "fixed_ips": [address(4, number), address(6, number)],
+        "security_groups": list(groups),
+        **more,
+    }
+
+
+def rule(direction: str = "ingress", **more: Any) -> dict[str, Any]:
+    return {"direction": direction, "ethertype": "IPv4", **more}
+
+
+@pytest.fixture(scope="module")
+def host(dummy_ovs: PrivateSwitch) -> DummySwitch:
+    """Ports 1 to 4 belong to VMs, 9 is the way out; all are wired."""
+    switch = DummySwitch(dummy_ovs, (1, 2, 3, 4, UPLINK))
+    for number in (1, 2, 3, 4):
+        dummy_ovs.vsctl("set", "interface", f"p{number}", f"external_ids:iface-id={name(number)}")
+    switch.tag((1, 2, 3, 4), VLAN)
+    return switch
+
+
+@pytest.fixture
+def engine(host: DummySwitch) -> Iterator[Engine]:
+    host.switch.ofctl("del-flows", BRIDGE)
+    add_agent_flows(host.switch, BRIDGE)
+    host.forget()
+    made = Engine(BRIDGE, host.switch.db)
+    yield made
+    made.close()
+    host.tag((1, 2, 3, 4), VLAN)
+
+
+def reaches(host: DummySwitch, sender: int, receiver: int, dport: int = 80) -> bool:
+    """Whether a new connection's first packet arrives."""
+    host.forget()
+    frame = bytes(tcp(4, f"vm{sender}", f"vm{receiver}", dport=dport))
+    return receiver in host.send(sender, frame)
+
+
+def hand_over(engine: Engine) -> None:
+    """Port 1 serves a group that port 2 is in, and port 3 is not."""
+    source = engine.source
+    source.take_rules("web", [rule(protocol="tcp", port_range_min=80, port_range_max=80, remote_group_id="app")])
+    source.take_rules("app", [rule("egress")])
+    source.take_members("app", {"IPv4": [(address(4, 2), mac(2))]})
+    for data in (port(1, "web"), port(2, "app"), port(3, "other")):
+        source.take_port(data)
+    source.take_rules("other", [rule("egress")])
+
+
+def ours(host: DummySwitch) -> list[str]:
+    flows = host.switch.ofctl("dump-flows", BRIDGE, "--no-stats").splitlines()
+    return sorted(line for line in flows if "cookie=0xf5f" in line)
+
+
+def test_until_the_agent_has_handed_over_ports_nothing_is_touched(engine: Engine, host: DummySwitch) -> None:
+    engine.source.take_rules("web", [rule()])
+    assert not engine.flush()
+    engine.source.drop([name(1)])
+    assert not engine.flush()
+    assert ours(host) == []
+    hand_over(engine)
+    assert engine.flush()
+    assert len(ours(host)) > 100
+
+
+def test_members_of_a_remote_group_and_nobody_else(engine: Engine, host: DummySwitch) -> None:
+    hand_over(engine)
+    assert engine.flush()
+    assert reaches(host, 2, 1)
+    assert not reaches(host, 2, 1, dport=81)
+    assert not reaches(host, 3, 1)
+    engine.source.take_members("app", {"IPv4": [(address(4, 3), mac(3))]})
+    assert engine.flush()
+    assert reaches(host, 3, 1)
+    assert not reaches(host, 2, 1)
+
+
+def test_a_port_of_which_the_agent_has_said_nothing_passes_nothing(engine: Engine, host: DummySwitch) -> None:
+    hand_over(engine)
+    assert engine.flush()
+    assert not reaches(host, 4, 1)
+    assert not reaches(host, 2, 4)
+    engine.source.trust([name(4)])
+    assert engine.flush()
+    assert reaches(host, 2, 4)
+
+
+def test_a_port_that_is_taken_back_passes_nothing(engine: Engine, host: DummySwitch) -> None:
+    hand_over(engine)
+    assert engine.flush()
+    engine.source.drop([name(2)])
+    assert engine.flush()
+    assert not reaches(host, 2, 1)
+
+
+def test_a_port_without_port_security_is_not_filtered_until_it_is(engine: Engine, host: DummySwitch) -> None:
+    hand_over(engine)
+    engine.source.take_port(port(1, port_security_enabled=False))
+    assert engine.flush()
+    assert reaches(host, 3, 1)
+    engine.source.take_port(port(1, "web"))
+    assert engine.flush()
+    assert not reaches(host, 3, 1)
+
+
+def test_a_port_that_has_no_vlan_yet_waits_for_it(engine: Engine, host: DummySwitch) -> None:
+    """The agent hands over ports before it has wired them; nobody calls when it has."""
+    host.tag([1], DEAD)
+    hand_over(engine)
+    assert engine.flush()
+    assert not reaches(host, 2, 1)
+    host.tag([1], VLAN)
+    until(lambda: reaches(host, 2, 1))
+
+
+def test_another_agent_that_says_the_same_changes_no_flow(engine: Engine, host: DummySwitch) -> None:
+    hand_over(engine)
+    assert engine.flush()
+    before = host.switch.ofctl("dump-flows", BRIDGE)
+    again = Engine(BRIDGE, host.switch.db)
+    try:
+        hand_over(again)
+        assert again.flush()
+        assert again.modified == 0
+    finally:
+        again.close()
+    assert before.count("cookie=0xf5f") == len(ours(host))
+
+
+def test_a_switch_that_was_restarted_gets_its_flows_back(engine: Engine, host: DummySwitch) -> None:
+    hand_over(engine)
+    assert engine.flush()
+    expected = ours(host)
+    host.switch.ofctl("del-flows", BRIDGE)
+    add_agent_flows(host.switch, BRIDGE)
+    engine.doubt()
+    until(lambda: ours(host) == expected)
+
+
+def test_the_agent_is_told_when_the_switch_is_away_and_it_is_mended_later(engine: Engine, host: DummySwitch) -> None:
+    hand_over(engine)
+    assert engine.flush()
+    host.switch.vsctl("set", "bridge", BRIDGE, "protocols=OpenFlow13")
+    engine.source.take_members("app", {"IPv4": []})
+    assert not engine.flush()
+    host.switch.vsctl("set", "bridge", BRIDGE, "protocols=OpenFlow10,OpenFlow14")
+    until(lambda: not reaches(host, 2, 1))
+
+
+def test_a_wrong_port_is_closed_and_told(engine: Engine, host: DummySwitch, caplog: pytest.LogCaptureFixture) -> None:
+    hand_over(engine)
+    engine.source.take_port(port(1, "web", mac_address="nonsense"))
+    assert engine.flush()
+    assert not reaches(host, 2, 1)
+    assert "port port-1: 'nonsense' is not a MAC address; it passes nothing" in caplog.text
+
+
+def test_what_leaves_comes_to_the_flows_of_the_agent(engine: Engine, host: DummySwitch) -> None:
+    """And what comes in with a VLAN tag finds its way to a VM."""
+    hand_over(engine)
+    assert engine.flush()
+    out = host.send(2, bytes(tcp(4, "vm2", "uplink", dport=443)))
+    assert set(out) == {UPLINK}
+    host.switch.ofctl("add-flow", BRIDGE, "table=60,priority=101,tcp,tp_dst=443,actions=drop")
+    host.forget()
+    assert host.send(2, bytes(tcp(4, "vm2", "uplink", dport=443))) == {}
