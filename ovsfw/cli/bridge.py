@@ -11,12 +11,11 @@ from typing import Any
 
 from ovsfw import apply as oneshot
 from ovsfw.apply import Comparison
-from ovsfw.cli.options import add_bridge, add_format, add_policy
+from ovsfw.cli.options import add_bridge, add_format, add_policy, policy_of
 from ovsfw.compiler.pipeline import TABLE_NAMES
 from ovsfw.openflow.flow import Flow
 from ovsfw.openflow.text import format_flow
 from ovsfw.reconciler import Change
-from ovsfw.sources.file import read_policy
 
 DIFFERENT = 2
 
@@ -47,21 +46,21 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
 
 def run_diff(args: argparse.Namespace) -> int:
     """Show what would change."""
-    comparison = asyncio.run(oneshot.compare(read_policy(args.policy), args.db, args.bridge))
+    comparison = asyncio.run(oneshot.compare(policy_of(args), args.db, args.bridge))
     report(args, comparison.change, comparison.warnings, verb="would change")
     return DIFFERENT if comparison.change else 0
 
 
 def run_apply(args: argparse.Namespace) -> int:
     """Change it."""
-    comparison = asyncio.run(oneshot.apply_once(read_policy(args.policy), args.db, args.bridge))
+    comparison = asyncio.run(oneshot.apply_once(policy_of(args), args.db, args.bridge))
     report(args, comparison.change, (*comparison.warnings, *_outranked(comparison)), verb="changed", show_flows=False)
     return 0
 
 
 def run_verify(args: argparse.Namespace) -> int:
     """Show drift."""
-    comparison = asyncio.run(oneshot.compare(read_policy(args.policy), args.db, args.bridge))
+    comparison = asyncio.run(oneshot.compare(policy_of(args), args.db, args.bridge))
     outranked = _outranked(comparison)
     report(args, comparison.change, (*comparison.warnings, *outranked), verb="drifted")
     return DIFFERENT if comparison.change or outranked else 0

@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 from ovsfw.cli.options import add_format, add_policy
-from ovsfw.errors import PolicyError
-from ovsfw.policy.document import warnings
-from ovsfw.policy.model import Policy
-from ovsfw.sources.file import read_policy
+from ovsfw.errors import PolicyError, Problem
+from ovsfw.policy.assertions import Outcome
+from ovsfw.policy.document import Document, warnings
+from ovsfw.sources.file import read_document
 
-EPILOG = """exit status: 0 the document is right (there may be warnings), 1 it is not, or cannot be read
+EPILOG = """exit status: 0 the document is right and its assertions hold (there may be warnings), 1 it is not, or one
+does not, or it cannot be read
 
 example: ovsfw check --policy policy.yaml"""
 
@@ -23,7 +25,8 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser = subparsers.add_parser(
         "check",
         help="is the policy document right?",
-        description="Read a policy document and say everything that is wrong with it, each with file, line and column.",
+        description="Read a policy document and say everything that is wrong with it, each with file, line and column; "
+        "then judge its assertions.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -35,30 +38,49 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 def run(args: argparse.Namespace) -> int:
     """Print what was found: text has its problems on stderr, JSON is one object on stdout.  Returns the exit status."""
     try:
-        policy = read_policy(args.policy)
+        document = read_document(args.policy)
     except PolicyError as error:
-        if args.format == "text":
-            print(error, file=sys.stderr)
-        else:
-            _print_json({"policy": args.policy, "problems": [asdict(problem) for problem in error.problems]})
-        return 1
-    counts = _counts(policy)
+        return _wrong(args, error.problems)
+    outcomes = document.judge()
+    failures = document.failures(outcomes)
+    if failures and not args.no_assertions:
+        return _wrong(args, failures)
+    counts = _counts(document)
+    found = [*warnings(document.policy), *_about_assertions(outcomes), *map(str, failures)]
     if args.format == "text":
         print(f"{args.policy}: {', '.join(_amount(what, count) for what, count in counts.items())}")
-        for warning in warnings(policy):
+        for warning in found:
             print(f"{args.policy}: warning: {warning}")
     else:
-        _print_json({"policy": args.policy, "problems": [], "warnings": warnings(policy), **counts})
+        _print_json({"policy": args.policy, "problems": [], "warnings": found, **counts})
     return 0
 
 
-def _counts(policy: Policy) -> dict[str, int]:
+def _wrong(args: argparse.Namespace, problems: Sequence[Problem]) -> int:
+    if args.format == "text":
+        print("\n".join(map(str, problems)), file=sys.stderr)
+    else:
+        _print_json({"policy": args.policy, "problems": [asdict(problem) for problem in problems]})
+    return 1
+
+
+def _about_assertions(outcomes: Iterable[Outcome]) -> list[str]:
+    return [
+        f"assertion '{outcome.assertion.id}' has nothing to judge: nobody it names has an address"
+        for outcome in outcomes
+        if not outcome.judged
+    ]
+
+
+def _counts(document: Document) -> dict[str, int]:
+    policy = document.policy
     return {
         "ports": len(policy.ports),
         "security_groups": len(policy.security_groups),
         "rules": sum(1 for _ in policy.rules),
         "address_groups": len(policy.address_groups),
         "tiers": len(policy.tiers),
+        "assertions": len(document.assertions),
     }
 
 

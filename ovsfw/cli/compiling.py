@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from itertools import groupby
 from typing import Any
 
-from ovsfw.cli.options import add_format, add_policy
+from ovsfw.cli.options import add_format, add_policy, policy_of
 from ovsfw.compiler import Binding, Bindings, Program, compile_policy
 from ovsfw.compiler.bindings import Uplink
 from ovsfw.compiler.pipeline import BY_NUMBER, TABLE_NAMES
@@ -17,7 +17,6 @@ from ovsfw.compiler.stats import Stats, stats
 from ovsfw.errors import ConfigError
 from ovsfw.openflow.text import format_flow
 from ovsfw.policy.model import Policy
-from ovsfw.sources.file import read_policy
 
 ABOUT = "print the flows of a policy; no switch is needed"
 
@@ -44,7 +43,7 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
 
 def run(args: argparse.Namespace) -> int:
     """Compile and print."""
-    policy = read_policy(args.policy)
+    policy = policy_of(args)
     bindings = assume(policy, args.local)
     program = compile_policy(policy, bindings)
     if args.stats:

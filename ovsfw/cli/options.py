@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
+from ovsfw.policy.model import Policy
+from ovsfw.sources.file import read_document, read_policy
 from ovsfw.switch.rundir import default_database
 
 
 def add_policy(command: argparse.ArgumentParser) -> None:
-    """--policy FILE."""
+    """--policy FILE and --no-assertions."""
     command.add_argument("--policy", required=True, metavar="FILE", help="the policy document, YAML or JSON")
+    command.add_argument(
+        "--no-assertions", action="store_true", help="go on when assertions of the document do not hold; only warn"
+    )
+
+
+def policy_of(args: argparse.Namespace) -> Policy:
+    """The policy that --policy names.  Raises PolicyError, also for assertions, unless --no-assertions."""
+    if not args.no_assertions:
+        return read_policy(args.policy)
+    document = read_document(args.policy)
+    for failure in document.failures(document.judge()):
+        print(f"ovsfw: warning: IGNORED because of --no-assertions: {failure}", file=sys.stderr)
+    return document.policy
 
 
 def add_bridge(command: argparse.ArgumentParser) -> None:

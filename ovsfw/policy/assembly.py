@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
+from ovsfw.policy.assertion_reader import AssertionReader, Located
 from ovsfw.policy.model import (
     LINK_LOCAL,
     MAX_GROUPS,
@@ -33,6 +34,7 @@ from ovsfw.policy.schema import (
     identifier,
     read,
 )
+from ovsfw.policy.selectors import SelectorReader
 from ovsfw.policy.tiers import too_long
 
 _Object = TypeVar("_Object", Port, SecurityGroup, AddressGroup)
@@ -88,6 +90,13 @@ class Assembly:
                 text = f"{router} is no IPv6 link-local address, from which routers advertise themselves (RFC 4861)"
                 self._report.add((*path, "routers", index), text)
         return _prefixes(shape.routers)
+
+    def assertions(self) -> tuple[Located, ...]:
+        """What the document says about its own policy, in its order."""
+        selectors = SelectorReader(self._ports, self._groups, self._address_groups, self._report)
+        reader = AssertionReader(selectors, self._report)
+        found = [reader.read(*item) for item in _paths("assertions", self._lists.assertions)]
+        return tuple(assertion for assertion in found if assertion is not None)
 
     def _address_group(self, data: object, path: Path) -> AddressGroup | None:
         found = read(AddressGroupShape, data, path, self._report)

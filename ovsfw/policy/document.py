@@ -1,18 +1,21 @@
 """A policy document (YAML or JSON) into a `Policy`, or every problem in it at once.
 
-The document is described in docs/policy.md.  Comes in: text.  Goes out: a `Policy` that is valid and does not depend
-on the order of the document (law 7), or `PolicyError`.  Nothing is read or written here.
+The document is described in docs/policy.md.  Comes in: text.  Goes out: a `Policy` that is valid, for which the
+document's assertions hold, and that does not depend on the order of the document (law 7); or `PolicyError`.
+Nothing is read or written here.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from ovsfw.errors import PolicyError, Problem
 from ovsfw.policy import jsontext, tiers, yamltext
 from ovsfw.policy.assembly import Assembly
+from ovsfw.policy.assertion_reader import Located
+from ovsfw.policy.assertions import Outcome, failure_text, judge
 from ovsfw.policy.model import Policy, Port, Rule
 from ovsfw.policy.places import Builder, Node, Place, place_of, show
 from ovsfw.policy.report import Report
@@ -22,8 +25,30 @@ EXPECTED = "expected a mapping with security_groups, address_groups, tiers and p
 _BYTE_ORDER_MARK = "\ufeff"
 
 
-def parse(text: bytes | str, source: str) -> Policy:
-    """The policy that a document describes; `source` is what messages call it.
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A policy, and what its document says about it."""
+
+    policy: Policy
+    assertions: tuple[Located, ...]
+    _report: Report
+
+    def judge(self) -> tuple[Outcome, ...]:
+        """Decide the assertions, in the order of the document."""
+        return tuple(judge(self.policy, [located.assertion for located in self.assertions]))
+
+    def failures(self, outcomes: Iterable[Outcome]) -> list[Problem]:
+        """The assertions that do not hold, each with its place."""
+        pairs = zip(self.assertions, outcomes, strict=True)
+        return [
+            self._report.locate(located.path, failure_text(self.policy, outcome))
+            for located, outcome in pairs
+            if not outcome.holds
+        ]
+
+
+def read(text: bytes | str, source: str) -> Document:
+    """What a document says; `source` is what messages call it.  Assertions are read, but not judged.
 
     Raises PolicyError with every problem, in the order of the document.
     """
@@ -33,9 +58,19 @@ def parse(text: bytes | str, source: str) -> Policy:
         what = "nothing in it" if value in (None, {}) else f"{show(value)} at the top"
         report.add((), f"{what}; {EXPECTED}")
         value = {}
-    policy = Assembly(value, report).policy()
+    assembly = Assembly(value, report)
+    document = Document(assembly.policy(), assembly.assertions(), report)
     report.raise_if_any()
-    return policy
+    return document
+
+
+def parse(text: bytes | str, source: str) -> Policy:
+    """The policy that a document describes, if its assertions hold.  Raises PolicyError with everything wrong."""
+    document = read(text, source)
+    failures = document.failures(document.judge())
+    if failures:
+        raise PolicyError(failures)
+    return document.policy
 
 
 def read_values(value: Mapping[str, object], source: str) -> Policy:

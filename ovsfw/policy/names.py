@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ovsfw.policy.places import Path, format_path, show
 from ovsfw.policy.report import Report
@@ -33,6 +33,14 @@ class Names:
         if isinstance(name, str):
             self._by_name.setdefault(name, []).append(identifier)
 
+    def __iter__(self) -> Iterator[str]:
+        """Everything that a reference could say, sorted."""
+        return iter(sorted(self._ids.keys() | self._by_name.keys()))
+
+    def matching(self, reference: str) -> list[str]:
+        """The ids that a reference can mean: the one that is it, or else those of all objects of that name, sorted."""
+        return [reference] if reference in self._ids else sorted(self._by_name.get(reference, []))
+
     def claim(self, identifier: str, path: Path, report: Report) -> None:
         """Report an id that an earlier object has."""
         first = self._ids.get(identifier, path)
@@ -41,16 +49,14 @@ class Names:
 
     def resolve(self, reference: str, path: Path, report: Report) -> str | None:
         """The id that a reference means: an id, or a name that only one object has.  Reports when there is none."""
-        if reference in self._ids:
-            return reference
-        named = self._by_name.get(reference, [])
-        if len(named) == 1:
-            return named[0]
-        if named:
-            ids = ", ".join(sorted(named))
-            report.add(path, f"{len(named)} {self.kind}s are named {show(reference)}; use the id of one ({ids})")
+        found = self.matching(reference)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            ids = ", ".join(found)
+            report.add(path, f"{len(found)} {self.kind}s are named {show(reference)}; use the id of one ({ids})")
             return None
-        near = difflib.get_close_matches(reference, sorted(self._ids.keys() | self._by_name.keys()), n=1)
+        near = difflib.get_close_matches(reference, list(self), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         report.add(path, f"no {self.kind} has the id or name {show(reference)}{hint}")
         return None

@@ -32,6 +32,10 @@ class Report:
         """Something is wrong with the value at a path, or with its key."""
         self._findings.append(_Finding(message, path, at_key))
 
+    def locate(self, path: Path, message: str) -> Problem:
+        """Something to say about the value at a path."""
+        return Problem(message, format_path(path), self.source, *self.places().find(path))
+
     def raise_if_any(self) -> None:
         """Raise PolicyError with every problem, in document order; the first hundred when there are more."""
         if not self._findings and not self.problems:

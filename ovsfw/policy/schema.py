@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache, lru_cache
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -194,11 +194,14 @@ class Shape(BaseModel):
 @cache
 def known_keys(shape: type[Shape]) -> frozenset[str]:
     """The keys that mean something in an object, in all their spellings."""
-    names = set(shape.model_fields)
-    for field in shape.model_fields.values():
-        if isinstance(field.validation_alias, AliasChoices):
-            names |= {str(choice) for choice in field.validation_alias.choices}
-    return frozenset(names)
+    return frozenset(key for keys in _spellings(shape) for key in keys)
+
+
+def _spellings(shape: type[Shape]) -> Iterator[tuple[str, ...]]:
+    """The spellings of each key, the one to recommend first."""
+    for name, field in shape.model_fields.items():
+        alias = field.validation_alias
+        yield tuple(str(choice) for choice in alias.choices) if isinstance(alias, AliasChoices) else (name,)
 
 
 class RuleShape(Shape):
@@ -300,6 +303,23 @@ class NetworkShape(Shape):
     connection_limit: Annotated[int, PlainValidator(_limit)] | None = None
 
 
+class AssertionShape(Shape):
+    """An assertion; whom and what it is about is read word by word."""
+
+    stand_ins: ClassVar[dict[str, object]] = {"from": "any", "to": "any"}
+    id: Identifier | None = None
+    from_: Any = Field(validation_alias=AliasChoices("from"))
+    to: Any
+    allowed: Any = None
+    denied: Any = None
+    except_from: Any = None
+    except_to: Any = None
+    except_services: Any = None
+    ethertype: Annotated[Family, PlainValidator(_ethertype)] | None = Field(
+        None, validation_alias=AliasChoices("ethertype", "ether_type")
+    )
+
+
 class DocumentShape(Shape):
     """The whole document; its objects are read one by one."""
 
@@ -308,6 +328,7 @@ class DocumentShape(Shape):
     tiers: list[Any] = []
     ports: list[Any] = []
     networks: list[Any] = []
+    assertions: list[Any] = []
 
 
 AnyShape = TypeVar("AnyShape", bound=Shape)
@@ -362,5 +383,6 @@ def _unknown(shape: type[Shape], key: str) -> str:
     if key in known:
         return f"{show(key)} is another spelling of a key that is given too"
     near = difflib.get_close_matches(key.lower(), sorted(known | shape.ignored), n=1)
-    hint = f"did you mean {near[0]}?" if near else f"the keys here are {', '.join(shape.model_fields)}"
+    keys = ", ".join(spellings[0] for spellings in _spellings(shape))
+    hint = f"did you mean {near[0]}?" if near else f"the keys here are {keys}"
     return f"unknown key {show(key)}; {hint}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ovsfw.errors import PolicyError, Problem
-from ovsfw.policy.document import parse
+from ovsfw.policy.document import Document, parse, read
 from ovsfw.policy.model import Policy
 from ovsfw.sources.source import SourceState
 
@@ -25,9 +25,14 @@ LOOK_EVERY = 0.25
 def read_policy(path: str | Path) -> Policy:
     """The policy in a file, which may be a pipe.
 
-    Raises PolicyError when the file cannot be read or its document is wrong.
+    Raises PolicyError when the file cannot be read, or its document is wrong, or an assertion in it does not hold.
     """
     return parse(_read(path), str(path))
+
+
+def read_document(path: str | Path) -> Document:
+    """All that the document in a file says; its assertions are not judged.  Raises PolicyError."""
+    return read(_read(path), str(path))
 
 
 def _read(path: str | Path) -> bytes:

@@ -1,0 +1,231 @@
+"""Who may reach whom, exactly: sets of connections judged piece by piece.
+
+The judge is `verdict`.  What makes it exact is where it is asked: addresses and services are cut at every border that
+a rule mentions, so that a piece is judged as a whole by judging one connection of it.  What makes it fast is that each
+question is asked once for all ports with the same groups and all addresses in the same remote sets.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import NamedTuple
+
+from ovsfw.policy import services
+from ovsfw.policy.model import (
+    Direction,
+    Family,
+    Policy,
+    Port,
+    Prefix,
+    RemoteAddressGroup,
+    RemoteGroup,
+    Rule,
+    member_addresses,
+)
+from ovsfw.policy.spans import Span, Spans, cut, intersection, union
+from ovsfw.policy.verdict import verdict
+
+Far = Prefix | RemoteGroup | RemoteAddressGroup
+# An outside address that people know for one, where any would do (RFC 5737, RFC 3849).
+_WELL_KNOWN = {Family.IPV4: 0xCB007101, Family.IPV6: 0x20010DB8_0000FFFF_00000000_00000001}
+
+
+def whole(family: Family) -> Spans:
+    """Every address."""
+    return ((0, (1 << family.bits) - 1),)
+
+
+def span_of(prefix: Prefix) -> Span:
+    """The addresses of a prefix."""
+    return prefix.value, prefix.value | ((1 << (prefix.family.bits - prefix.length)) - 1)
+
+
+def spans_of(prefixes: Iterable[Prefix], family: Family) -> Spans:
+    """The addresses of those prefixes that are of a family."""
+    return union(span_of(prefix) for prefix in prefixes if prefix.family is family)
+
+
+class Membership:
+    """The addresses behind every remote of a policy; each is counted out once."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._members: dict[str, list[Prefix]] = defaultdict(list)
+        for port in policy.ports.values():
+            for group in port.security_groups:
+                self._members[group].extend(member_addresses(port))
+        self._found: dict[tuple[Far, Family], Spans] = {}
+
+    def addresses(self, far: Far, family: Family) -> Spans:
+        """The addresses of a family."""
+        key = far, family
+        if key not in self._found:
+            self._found[key] = spans_of(self._prefixes(far), family)
+        return self._found[key]
+
+    def _prefixes(self, far: Far) -> Iterable[Prefix]:
+        if isinstance(far, RemoteGroup):
+            return self._members.get(far.id, ())
+        return self._policy.address_groups[far.id].prefixes if isinstance(far, RemoteAddressGroup) else (far,)
+
+
+Remotes = frozenset[Far]
+
+
+class Piece(NamedTuple):
+    """Addresses that no rule tells apart: `remotes` are those that they are all in.
+
+    The address zero (0.0.0.0, ::) is always a piece of its own, for the spoof guard tells it apart.
+    """
+
+    first: int
+    last: int
+    remotes: Remotes
+
+
+def is_familiar(piece: Piece, family: Family) -> bool:
+    """Whether people know one of the addresses for an example."""
+    return piece.first <= _WELL_KNOWN[family] <= piece.last
+
+
+def familiar(piece: Piece, family: Family) -> Prefix:
+    """An address of a piece that looks like one: no network address where another will do."""
+    if is_familiar(piece, family):
+        value = _WELL_KNOWN[family]
+    else:
+        value = piece.first + 1 if piece.last - piece.first > 1 else piece.first
+    return Prefix(family, value, family.bits)
+
+
+class Regions:
+    """All addresses of one family, cut wherever a remote of the rules of one direction begins or ends."""
+
+    def __init__(self, rules: Iterable[Rule], membership: Membership, family: Family) -> None:
+        comes: dict[int, set[Far]] = defaultdict(set)
+        goes: dict[int, set[Far]] = defaultdict(set)
+        for far in {rule.remote for rule in rules if rule.remote is not None}:
+            for first, last in membership.addresses(far, family):
+                comes[first].add(far)
+                goes[last + 1].add(far)
+        end = 1 << family.bits
+        self._firsts = sorted((comes.keys() | goes.keys() | {0, 1}) - {end})
+        self._remotes: list[Remotes] = []
+        inside: set[Far] = set()
+        for first in self._firsts:
+            inside = (inside - goes[first]) | comes[first]
+            self._remotes.append(frozenset(inside))
+        self._lasts = [first - 1 for first in self._firsts[1:]] + [end - 1]
+
+    def pieces(self, spans: Spans) -> Iterator[Piece]:
+        """The pieces of a set of addresses."""
+        for first, last in spans:
+            for at in range(bisect_right(self._firsts, first) - 1, bisect_right(self._firsts, last)):
+                yield Piece(max(first, self._firsts[at]), min(last, self._lasts[at]), self._remotes[at])
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """One address of one machine: a port, or None for a machine outside; `remotes` are those that the address is in."""
+
+    port: Port | None
+    address: Prefix
+    remotes: Remotes
+
+
+class _Side(NamedTuple):
+    """What one side's judgement depends on: its rules by their ids, the remotes of the far address, its own address."""
+
+    rules: tuple[str, ...]
+    secure: bool
+    direction: Direction
+    remotes: Remotes
+    unspecified: bool
+
+
+class Reach:
+    """Who may ask whom for some services of one IP version; answers are kept, for they are asked for again and again.
+
+    Only rules that are about these services count, so the fewer services, the more ports and addresses are alike.
+    """
+
+    def __init__(self, policy: Policy, membership: Membership, family: Family, wanted: Spans) -> None:
+        self._policy = policy
+        self._family = family
+        self._wanted = wanted
+        relevant = [rule for rule in policy.rules if rule.family is family and self._is_about(rule)]
+        self._regions = {
+            direction: Regions((rule for rule in relevant if rule.direction is direction), membership, family)
+            for direction in Direction
+        }
+        self._relevant: dict[tuple[tuple[str, ...], Direction], tuple[Rule, ...]] = {}
+        self._accepted: dict[_Side, Spans] = {}
+
+    def regions(self, direction: Direction) -> Regions:
+        """The far addresses that the rules of a direction tell apart."""
+        return self._regions[direction]
+
+    def rules(self, port: Port, direction: Direction) -> tuple[Rule, ...]:
+        """Those of its groups and tiers that are about the services."""
+        key = port.security_groups, direction
+        if key not in self._relevant:
+            policy, groups = self._policy, port.security_groups
+            tiers = (rule for tier in policy.tiers if tier.concerns(groups) for rule in tier.rules)
+            rules = chain((rule for group in groups for rule in policy.security_groups[group].rules), tiers)
+            self._relevant[key] = tuple(
+                rule
+                for rule in rules
+                if rule.direction is direction and rule.family is self._family and self._is_about(rule)
+            )
+        return self._relevant[key]
+
+    def _is_about(self, rule: Rule) -> bool:
+        return bool(intersection(services.of_rule(rule), self._wanted))
+
+    def connections(self, source: Spot, destination: Spot) -> Spans:
+        """Which of the services a machine may ask another for."""
+        out = self._side(source, destination, Direction.EGRESS)
+        return intersection(out, self._side(destination, source, Direction.INGRESS)) if out else ()
+
+    def _side(self, near: Spot, far: Spot, direction: Direction) -> Spans:
+        """What one side accepts, whatever the other says."""
+        if near.port is None or not near.port.port_security:
+            return self._wanted
+        rules = self.rules(near.port, direction)
+        mentioned = far.remotes.intersection([rule.remote for rule in rules if rule.remote is not None])
+        ids = tuple(rule.id for rule in rules)
+        side = _Side(ids, near.port.port_security, direction, mentioned, near.address.value == 0)
+        if side not in self._accepted:
+            self._accepted[side] = union(self._judged(near, near.port, far, side))
+        return self._accepted[side]
+
+    def _judged(self, near: Spot, port: Port, far: Spot, side: _Side) -> Iterator[Span]:
+        """The pieces of the services that are accepted."""
+        rules = self.rules(port, side.direction)
+        policy = _as_seen_by(self._policy, port, {rule.id for rule in rules}, side.remotes)
+        here, there = (port.id, near.address), (None, far.address)
+        ends = (here, there) if side.direction is Direction.EGRESS else (there, here)
+        for piece in cut(self._wanted, (*map(services.of_rule, rules), services.STANDING[self._family])):
+            if verdict(policy, services.connection(piece[0], *ends)).allowed:
+                yield piece
+
+
+def _as_seen_by(policy: Policy, port: Port, relevant: set[str], remotes: Remotes) -> Policy:
+    """The policy for one port and far addresses of the same remotes; the rules say no more whom they are for."""
+
+    def seen(rules: Iterable[Rule]) -> tuple[Rule, ...]:
+        return tuple(
+            replace(rule, remote=None)
+            for rule in rules
+            if rule.id in relevant and (rule.remote is None or rule.remote in remotes)
+        )
+
+    groups = {name: policy.security_groups[name] for name in port.security_groups}
+    return Policy(
+        {port.id: port},
+        {name: replace(group, rules=seen(group.rules)) for name, group in groups.items()},
+        tiers=tuple(replace(tier, rules=seen(tier.rules)) for tier in policy.tiers),
+    )
