@@ -114,10 +114,10 @@ def _machine(policy: Policy, name: str | None) -> str:
 
 
 def _decision(port: Port, judgement: Judgement) -> str:
-    if judgement.rules:
-        return f"by rule {judgement.rules[0].id}"
     if judgement.allowed:
-        return f"because {judgement.reason}"
+        return f"by rule {judgement.rules[0].id}" if judgement.rules else f"because {judgement.reason}"
+    if judgement.tier is not None:
+        return judgement.reason
     groups = ", ".join(port.security_groups)
     return f"{judgement.reason} ({f'its groups: {groups}' if groups else 'it has none'})"
 

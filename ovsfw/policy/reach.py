@@ -137,12 +137,10 @@ class Spot:
 
 
 class _Side(NamedTuple):
-    """What one side's judgement depends on: its rules by their ids, the remotes of the far address, its own address."""
+    """What the judgement of one side depends on: the rules that speak of the far address, and the own address."""
 
     rules: tuple[str, ...]
-    secure: bool
     direction: Direction
-    remotes: Remotes
     unspecified: bool
 
 
@@ -194,38 +192,49 @@ class Reach:
         """What one side accepts, whatever the other says."""
         if near.port is None or not near.port.port_security:
             return self._wanted
-        rules = self.rules(near.port, direction)
-        mentioned = far.remotes.intersection([rule.remote for rule in rules if rule.remote is not None])
-        ids = tuple(rule.id for rule in rules)
-        side = _Side(ids, near.port.port_security, direction, mentioned, near.address.value == 0)
+        rules = tuple(
+            rule for rule in self.rules(near.port, direction) if rule.remote is None or rule.remote in far.remotes
+        )
+        side = _Side(tuple(rule.id for rule in rules), direction, near.address.value == 0)
         if side not in self._accepted:
-            self._accepted[side] = union(self._judged(near, near.port, far, side))
+            self._accepted[side] = self._judged_apart(near, near.port, far, side, rules)
         return self._accepted[side]
 
-    def _judged(self, near: Spot, port: Port, far: Spot, side: _Side) -> Iterator[Span]:
+    def _judged_apart(self, near: Spot, port: Port, far: Spot, side: _Side, rules: tuple[Rule, ...]) -> Spans:
+        """Where there are no tiers, what several rules accept is what each accepts: few judgements serve all ports."""
+        groups = port.security_groups
+        if len(rules) < 2 or side.unspecified or any(tier.concerns(groups) for tier in self._policy.tiers):  # noqa: PLR2004
+            return union(self._judged((port, near.address), far.address, side.direction, rules))
+        parts = []
+        for rule in rules:
+            alone = _Side((rule.id,), side.direction, unspecified=False)
+            if alone not in self._accepted:
+                self._accepted[alone] = union(self._judged((port, near.address), far.address, side.direction, (rule,)))
+            parts.append(self._accepted[alone])
+        return union(chain.from_iterable(parts))
+
+    def _judged(
+        self, near: tuple[Port, Prefix], far: Prefix, direction: Direction, rules: tuple[Rule, ...]
+    ) -> Iterator[Span]:
         """The pieces of the services that are accepted."""
-        rules = self.rules(port, side.direction)
-        policy = _as_seen_by(self._policy, port, {rule.id for rule in rules}, side.remotes)
-        here, there = (port.id, near.address), (None, far.address)
-        ends = (here, there) if side.direction is Direction.EGRESS else (there, here)
+        port, address = near
+        policy = _with_only(self._policy, port, {rule.id for rule in rules})
+        here, there = (port.id, address), (None, far)
+        ends = (here, there) if direction is Direction.EGRESS else (there, here)
         for piece in cut(self._wanted, (*map(services.of_rule, rules), services.STANDING[self._family])):
             if verdict(policy, services.connection(piece[0], *ends)).allowed:
                 yield piece
 
 
-def _as_seen_by(policy: Policy, port: Port, relevant: set[str], remotes: Remotes) -> Policy:
-    """The policy for one port and far addresses of the same remotes; the rules say no more whom they are for."""
+def _with_only(policy: Policy, port: Port, wanted: set[str]) -> Policy:
+    """The policy for one port, with nothing but rules that speak of one far address; so they need not say of whom."""
 
-    def seen(rules: Iterable[Rule]) -> tuple[Rule, ...]:
-        return tuple(
-            replace(rule, remote=None)
-            for rule in rules
-            if rule.id in relevant and (rule.remote is None or rule.remote in remotes)
-        )
+    def speaking(rules: Iterable[Rule]) -> tuple[Rule, ...]:
+        return tuple(replace(rule, remote=None) for rule in rules if rule.id in wanted)
 
     groups = {name: policy.security_groups[name] for name in port.security_groups}
     return Policy(
         {port.id: port},
-        {name: replace(group, rules=seen(group.rules)) for name, group in groups.items()},
-        tiers=tuple(replace(tier, rules=seen(tier.rules)) for tier in policy.tiers),
+        {name: replace(group, rules=speaking(group.rules)) for name, group in groups.items()},
+        tiers=tuple(replace(tier, rules=speaking(tier.rules)) for tier in policy.tiers),
     )

@@ -27,7 +27,8 @@ def test_a_good_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     path.write_text(GOOD)
     assert main(["check", "--policy", str(path)]) == 0
     out, err = capsys.readouterr()
-    assert out == f"{path}: 1 port, 2 security groups, 2 rules, 0 address groups, 0 tiers\n{path}: warning: {WARNING}\n"
+    counts = "1 port, 2 security groups, 2 rules, 0 address groups, 0 tiers, 0 assertions"
+    assert out == f"{path}: {counts}\n{path}: warning: {WARNING}\n"
     assert not err
 
 
@@ -45,6 +46,7 @@ def test_a_good_document_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[s
         "rules": 2,
         "address_groups": 0,
         "tiers": 0,
+        "assertions": 0,
     }
     assert not err
 

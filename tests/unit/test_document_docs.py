@@ -31,7 +31,7 @@ def test_the_wrong_example_is_wrong_as_it_says() -> None:
 
 def test_every_attribute_and_protocol_is_described() -> None:
     groups: tuple[type[schema.Shape], ...] = (schema.SecurityGroupShape, schema.AddressGroupShape, schema.TierShape)
-    shapes = (schema.PortShape, *groups, schema.RuleShape, schema.TierRuleShape)
+    shapes = (schema.PortShape, *groups, schema.RuleShape, schema.TierRuleShape, schema.AssertionShape)
     described = {word for words in re.findall(r"`([^`\n]+)`|^ +-? ?(\w+):", TEXT, re.MULTILINE) for word in words}
     assert {name for shape in shapes for name in schema.known_keys(shape)} <= described
     assert protocols.NUMBERS.keys() <= described
