@@ -28,6 +28,7 @@ from ovsfw.policy.model import (
     RemoteAddressGroup,
     RemoteGroup,
     Tier,
+    link_local,
     member_addresses,
 )
 from ovsfw.policy.reach import span_of
@@ -293,6 +294,7 @@ def cases(draw: st.DrawFn) -> tuple[Policy, Assertion]:
 def mentioned(policy: Policy) -> Iterator[Prefix]:
     for port in policy.ports.values():
         yield from (claim.prefix for claim in port.claims)
+        yield from map(link_local, port.macs)
     yield from (rule.remote for rule in policy.rules if isinstance(rule.remote, Prefix))
     for addresses in policy.address_groups.values():
         yield from addresses.prefixes
