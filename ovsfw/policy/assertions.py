@@ -23,7 +23,7 @@ from ovsfw.policy.model import (
     link_local,
     member_addresses,
 )
-from ovsfw.policy.reach import Membership, Reach, Spot, familiar, is_familiar, spans_of, whole
+from ovsfw.policy.reach import Asked, Membership, Reach, Spot, familiar, is_familiar, spans_of, whole
 from ovsfw.policy.spans import Spans, difference, intersection, union
 from ovsfw.policy.verdict import Connection, Judgement, Verdict, verdict
 from ovsfw.policy.wording import connection_text, port_text
@@ -131,7 +131,7 @@ class _Judge:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._membership = Membership(policy)
-        self._reaches: dict[tuple[Family, Spans], Reach] = {}
+        self._reaches: dict[Asked, Reach] = {}
         taken = [prefix for port in policy.ports.values() for prefix in member_addresses(port)]
         self._outside = {family: difference(whole(family), spans_of(taken, family)) for family in Family}
 
@@ -140,23 +140,28 @@ class _Judge:
         sources = self._machines(assertion, assertion.sources, assertion.except_sources)
         destinations = self._machines(assertion, assertion.destinations, assertion.except_destinations)
         judged = False
-        for family in assertion.families:
-            wanted = assertion.wanted(family)
-            reach = self._reach(family, wanted)
-            for source, destination in self._pairs(sources, destinations, family, reach) if wanted else ():
+        for asked in self._asked(assertion):
+            reach = self._reach(asked)
+            for source, destination in self._pairs(sources, destinations, asked.family, reach):
                 judged = True
                 accepted = reach.connections(source, destination)
-                wrong = difference(wanted, accepted) if assertion.allowed else accepted
+                wrong = difference(asked.wanted, accepted) if assertion.allowed else accepted
                 if wrong:
-                    connection = _connection(services.example(wrong, family), source, destination)
+                    connection = _connection(wrong, source, destination, asked.source_port)
                     return Outcome(assertion, True, connection, verdict(self._policy, connection))
         return Outcome(assertion, judged)
 
-    def _reach(self, family: Family, wanted: Spans) -> Reach:
-        key = family, wanted
-        if key not in self._reaches:
-            self._reaches[key] = Reach(self._policy, self._membership, family, wanted)
-        return self._reaches[key]
+    def _asked(self, assertion: Assertion) -> Iterator[Asked]:
+        """Its services from every kind of source port that rules tell apart."""
+        for family in assertion.families:
+            wanted = assertion.wanted(family)
+            for source_port in services.source_ports(self._policy.rules) if wanted else ():
+                yield Asked(family, wanted, source_port)
+
+    def _reach(self, asked: Asked) -> Reach:
+        if asked not in self._reaches:
+            self._reaches[asked] = Reach(self._policy, self._membership, asked)
+        return self._reaches[asked]
 
     def _machines(self, assertion: Assertion, chosen: Iterable[Selector], left_out: Iterable[Selector]) -> Machines:
         everybody = self._all_of(chosen, strict=not assertion.allowed)
@@ -237,7 +242,6 @@ def _is_named(selector: Selector, port: Port) -> bool:
     return not isinstance(selector, RemoteGroup) or selector.id in port.security_groups
 
 
-def _connection(point: int, source: Spot, destination: Spot) -> Connection:
-    sender = source.port.id if source.port else None, source.address
-    receiver = destination.port.id if destination.port else None, destination.address
-    return services.connection(point, sender, receiver)
+def _connection(wrong: Spans, source: Spot, destination: Spot, source_port: int) -> Connection:
+    ends = tuple(services.End(spot.port.id if spot.port else None, spot.address) for spot in (source, destination))
+    return services.connection(services.example(wrong, source.address.family), (ends[0], ends[1]), source_port)

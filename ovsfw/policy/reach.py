@@ -144,16 +144,25 @@ class _Side(NamedTuple):
     unspecified: bool
 
 
+class Asked(NamedTuple):
+    """What is asked for."""
+
+    family: Family
+    wanted: Spans
+    source_port: int
+
+
 class Reach:
-    """Who may ask whom for some services of one IP version; answers are kept, for they are asked for again and again.
+    """Who may ask whom, from one source port, for services of one IP version; answers are kept for the next to ask.
 
     Only rules that are about these services count, so the fewer services, the more ports and addresses are alike.
     """
 
-    def __init__(self, policy: Policy, membership: Membership, family: Family, wanted: Spans) -> None:
+    def __init__(self, policy: Policy, membership: Membership, asked: Asked) -> None:
         self._policy = policy
-        self._family = family
-        self._wanted = wanted
+        self._asked = asked
+        self._family = family = asked.family
+        self._wanted = asked.wanted
         relevant = [rule for rule in policy.rules if rule.family is family and self._is_about(rule)]
         self._regions = {
             direction: Regions((rule for rule in relevant if rule.direction is direction), membership, family)
@@ -219,10 +228,10 @@ class Reach:
         """The pieces of the services that are accepted."""
         port, address = near
         policy = _with_only(self._policy, port, {rule.id for rule in rules})
-        here, there = (port.id, address), (None, far)
+        here, there = services.End(port.id, address), services.End(None, far)
         ends = (here, there) if direction is Direction.EGRESS else (there, here)
         for piece in cut(self._wanted, (*map(services.of_rule, rules), services.STANDING[self._family])):
-            if verdict(policy, services.connection(piece[0], *ends)).allowed:
+            if verdict(policy, services.connection(piece[0], ends, self._asked.source_port)).allowed:
                 yield piece
 
 
@@ -233,8 +242,9 @@ def _with_only(policy: Policy, port: Port, wanted: set[str]) -> Policy:
         return tuple(replace(rule, remote=None) for rule in rules if rule.id in wanted)
 
     groups = {name: policy.security_groups[name] for name in port.security_groups}
-    return Policy(
-        {port.id: port},
-        {name: replace(group, rules=speaking(group.rules)) for name, group in groups.items()},
+    return replace(
+        policy,
+        ports={port.id: port},
+        security_groups={name: replace(group, rules=speaking(group.rules)) for name, group in groups.items()},
         tiers=tuple(replace(tier, rules=speaking(tier.rules)) for tier in policy.tiers),
     )

@@ -8,10 +8,12 @@ points that nothing tells apart.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from ovsfw.policy import protocols
 from ovsfw.policy.model import Family, Prefix, Rule
-from ovsfw.policy.spans import Spans, intersection, union
+from ovsfw.policy.spans import Spans, contains, cut, intersection, union
 from ovsfw.policy.verdict import (
     ANY_PORT,
     ICMP,
@@ -27,8 +29,9 @@ from ovsfw.policy.verdict import (
 
 POINTS = 1 << 16  # of one protocol
 EVERYTHING: Spans = ((0, 256 * POINTS - 1),)
-# No port of DHCP: with it, what holds for DHCP does not come in, and no rule looks at a source port.
 SOURCE_PORT = 40000
+# With other source ports than DHCP's, what holds for DHCP whatever the rules say does not come in.
+_SOURCE_PORTS: Spans = ((0, 66), (69, 545), (548, 65535))
 PING = "ping"
 ECHO_REQUEST = {Family.IPV4: 8, Family.IPV6: 128}
 _CODES = 256
@@ -144,13 +147,29 @@ def show(point: int, family: Family) -> str:
     return protocols.name(protocol)
 
 
-def connection(point: int, ends: tuple[str | None, Prefix], others: tuple[str | None, Prefix]) -> Connection:
-    """The connection that asks for a service: from a port (None: from outside) and its address, to another."""
-    (sender, source), (receiver, destination) = ends, others
+def source_ports(rules: Iterable[Rule]) -> list[int]:
+    """One source port of each kind that the rules tell apart, none of DHCP's; a usual one stands first."""
+    ranges = {((rule.source_ports.first, rule.source_ports.last),) for rule in rules if rule.source_ports is not None}
+    kinds: dict[frozenset[Spans], int] = {}
+    for first, last in ((SOURCE_PORT, SOURCE_PORT), *cut(_SOURCE_PORTS, ranges)):
+        kinds.setdefault(frozenset(spans for spans in ranges if contains(spans, first)), min(first, last))
+    return list(kinds.values())
+
+
+class End(NamedTuple):
+    """A port (None: a machine outside) and its address."""
+
+    port: str | None
+    address: Prefix
+
+
+def connection(point: int, ends: tuple[End, End], source_port: int = SOURCE_PORT) -> Connection:
+    """The connection that asks for a service, from one end to the other."""
+    (sender, source), (receiver, destination) = ends
     protocol, detail = divmod(point, POINTS)
     made = Connection(sender, receiver, source, destination, protocol)
     if protocol in protocols.WITH_PORTS:
-        return Connection(sender, receiver, source, destination, protocol, SOURCE_PORT, detail)
+        return Connection(sender, receiver, source, destination, protocol, source_port, detail)
     if protocol == icmp_of(source.family):
         kind, code = divmod(detail, _CODES)
         return Connection(sender, receiver, source, destination, protocol, icmp_type=kind, icmp_code=code)

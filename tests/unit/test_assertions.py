@@ -34,7 +34,7 @@ from ovsfw.policy.model import (
 from ovsfw.policy.reach import span_of
 from ovsfw.policy.spans import contains
 from ovsfw.policy.verdict import owns, verdict
-from tests.strategies import policies, rules
+from tests.strategies import policies, rules, with_source_ports
 
 SHOP = """
 security_groups:
@@ -245,6 +245,8 @@ def test_tiers_are_asked_first() -> None:
 # --- beside brute force ----------------------------------------------------------------------------------------------
 
 SERVICES = ("tcp", "tcp/80", "tcp/79-81", "udp/1024-65535", "icmp", "ping", "gre", "any")
+# Either side of the borders that the strategies draw; none of DHCP.
+SOURCE_PORTS = (0, 1, 29999, 30000, 30001, 30002)
 EXAMPLES = int(os.environ.get("OVSFW_EXAMPLES", "12"))
 
 
@@ -273,6 +275,8 @@ def tiers(draw: st.DrawFn, groups: list[str]) -> tuple[Tier, ...]:
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[Policy, Assertion]:
     policy = draw(policies(max_ports=4))
+    if draw(st.sampled_from((True, False, False))):
+        policy = draw(with_source_ports(policy))
     if not policy.tiers and draw(st.booleans()):
         policy = replace(policy, tiers=draw(tiers(sorted(policy.security_groups))))
     some = st.lists(selectors(policy), min_size=1, max_size=2).map(tuple)
@@ -365,11 +369,12 @@ def test_assertions_are_decided_as_by_trying_everything(case: tuple[Policy, Asse
     senders = ends(policy, assertion, assertion.sources, assertion.except_sources)
     receivers = ends(policy, assertion, assertion.destinations, assertion.except_destinations)
     tried = [
-        services.connection(point, sender, receiver)
+        services.connection(point, (services.End(*sender), services.End(*receiver)), source_port)
         for sender in senders
         for receiver in receivers
         if sender[0] != receiver[0]
         for point in points(policy, assertion)
+        for source_port in SOURCE_PORTS
     ]
     assert outcome.judged is bool(tried)
     assert outcome.holds is all(verdict(policy, each).allowed is assertion.allowed for each in tried)
