@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from ovsfw.compiler import Binding, Bindings
 from ovsfw.compiler.bindings import Uplink
 from ovsfw.policy.model import (
+    Action,
     AddressGroup,
     Claim,
     Direction,
@@ -17,12 +18,14 @@ from ovsfw.policy.model import (
     Policy,
     Port,
     PortRange,
+    Position,
     Prefix,
     Remote,
     RemoteAddressGroup,
     RemoteGroup,
     Rule,
     SecurityGroup,
+    Tier,
 )
 from ovsfw.policy.verdict import DHCP_SERVER, ICMP, ICMPV6, ROUTER_ADVERTISEMENT, SCTP, TCP, UDP, Connection
 
@@ -120,6 +123,17 @@ def security_groups(draw: st.DrawFn, name: str, groups: list[str], address_group
 
 
 @st.composite
+def tiers(draw: st.DrawFn, name: str, groups: list[str], address_groups: list[str]) -> Tier:
+    """Before or after the groups, for some ports or for all; its rules often say nothing of what is sent."""
+    chosen = tuple(
+        replace(draw(rules(f"{name}/{index}", groups, address_groups)), action=draw(st.sampled_from(Action)))
+        for index in range(draw(st.integers(0, 4)))
+    )
+    scope = draw(st.none() | st.lists(st.sampled_from(groups), max_size=2, unique=True).map(tuple))
+    return Tier(name, name, draw(st.sampled_from(Position)), scope, chosen)
+
+
+@st.composite
 def address_group(draw: st.DrawFn, name: str) -> AddressGroup:
     """Prefixes of both families, which may overlap."""
     texts = draw(st.lists(st.sampled_from((*PREFIXES[Family.IPV4], *PREFIXES[Family.IPV6])), max_size=4, unique=True))
@@ -168,6 +182,7 @@ def policies(draw: st.DrawFn, max_ports: int = 5) -> Policy:
         {port.id: port for port in chosen},
         {group.id: group for group in groups},
         {name: draw(address_group(name)) for name in sets},
+        tuple(draw(tiers(f"tier-{index}", names, sets)) for index in range(draw(st.sampled_from((0, 0, 1, 2, 3))))),
         networks={None: draw(networks())},
     )
 

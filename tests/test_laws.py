@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from ovsfw.compiler import NEUTRON, STANDALONE, Binding, Bindings, Compiler, Hook, Program, compile_policy
 from ovsfw.compiler import pipeline as p
-from ovsfw.compiler.groups import RULE_TABLE
+from ovsfw.compiler.groups import RULE_TABLE, SAYS
 from ovsfw.compiler.ids import rule_hints
 from ovsfw.compiler.pipeline import Reason, is_ours, read_cookie
 from ovsfw.compiler.standing import standing_flows
@@ -359,6 +359,7 @@ def test_the_order_of_ports_groups_and_rules_does_not_show(situation: tuple[Poli
             for name in sorted(policy.security_groups, reverse=True)
         },
         {name: policy.address_groups[name] for name in sorted(policy.address_groups, reverse=True)},
+        policy.tiers,
     )
     assert compile_policy(turned, bindings).flows.flat == compiled(situation).flows.flat
 
@@ -382,12 +383,12 @@ def test_every_flow_names_its_rule_or_reason(hook: Hook, situation: tuple[Policy
             assert reason is not Reason.RULE
         elif reason is Reason.RULE:
             loads = [action.value for action in entry.actions if isinstance(action, Load)]
-            assert loads == [hint]
+            assert loads == [(hint & ~p.HINT_BIT) | SAYS[hints[hint].action]]
             assert speaks_for(entry, hints[hint])
         elif reason in ABOUT_PORTS:
             assert hint in ofports
         else:
-            assert reason in {Reason.GROUPS, Reason.MEMBER, Reason.FLOOD}
+            assert reason in {Reason.GROUPS, Reason.TIER, Reason.MEMBER, Reason.FLOOD}
 
 
 ABOUT_PORTS = {
@@ -497,11 +498,12 @@ def test_the_judge_of_overlaps_can_say_yes_and_no() -> None:
 
 
 def kind(entry: Flow) -> str:
-    """Which of several rules is found does not matter, and the dimensions of conjunctions are meant to overlap."""
+    """Which of several rules that allow is found does not matter; clauses of conjunctions are meant to overlap."""
     if entry.actions and all(isinstance(action, Conjunction) for action in entry.actions):
         return "clause"
+    allows = any(isinstance(action, Load) and action.value & p.HINT_BIT for action in entry.actions)
     found = read_cookie(entry.cookie)
-    return "rule" if found is not None and found[0] is Reason.RULE else "plain"
+    return "rule" if found is not None and found[0] is Reason.RULE and allows else "plain"
 
 
 def has_one_answer(one: Flow, other: Flow) -> bool:
@@ -509,9 +511,10 @@ def has_one_answer(one: Flow, other: Flow) -> bool:
     kinds = {kind(one), kind(other)}
     if kinds in ({"rule"}, {"clause"}) or one.instructions == other.instructions:
         return True
-    if kinds == {"rule", "clause"}:
-        rule = one if kind(one) == "rule" else other
-        return any(term.field is m.CONJ_ID for term in rule.match)
+    if "clause" in kinds:
+        whole_rule = other if kind(one) == "clause" else one
+        if any(term.field is m.CONJ_ID for term in whole_rule.match):
+            return True
     return not overlap(one.match, other.match)
 
 

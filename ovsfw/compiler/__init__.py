@@ -13,20 +13,23 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple, TypeVar
 
 from ovsfw.compiler.bindings import Binding, Bindings, Uplink, VlanMode
 from ovsfw.compiler.endpoints import endpoint_flows, endpoint_value, network_of, unknown_port
 from ovsfw.compiler.groups import group_flows
 from ovsfw.compiler.hook import NEUTRON, STANDALONE, Hook
-from ovsfw.compiler.ids import number
+from ovsfw.compiler.ids import hint_numbers, number
 from ovsfw.compiler.networks import Member, network_flows, uplink_flows
 from ovsfw.compiler.pipeline import NETWORK
 from ovsfw.compiler.remotes import member_flows, members, referenced, set_names
 from ovsfw.compiler.standing import standing_flows
+from ovsfw.compiler.tiers import course_of, tier_flows, tier_size
 from ovsfw.compiler.trusted import trusted_flows
 from ovsfw.errors import PolicyError, Problem
 from ovsfw.openflow.flow import DuplicateFlowError, Flow, FlowSet, Key, Part, Value
-from ovsfw.policy.model import MAX_GROUPS, Network, Policy, Port
+from ovsfw.policy.model import MAX_GROUPS, Direction, Network, Policy, Port, SecurityGroup, Tier
+from ovsfw.policy.tiers import tiers_of, too_long
 
 _TOO_LONG = (
     "one flow would be longer than the 64 KiB that OpenFlow has for it; "
@@ -59,6 +62,16 @@ def compile_policy(policy: Policy, bindings: Bindings, hook: Hook = STANDALONE) 
     return Compiler(hook).compile(policy, bindings)
 
 
+class _Numbers(NamedTuple):
+    """What stands for security groups and for tiers, by their ids."""
+
+    groups: Mapping[str, int]
+    tiers: Mapping[str, int]
+
+
+_Owner = TypeVar("_Owner", SecurityGroup, Tier)
+
+
 class Compiler:
     """Compiles policies for one hook; its state is a cache of units by their inputs."""
 
@@ -70,8 +83,6 @@ class Compiler:
 
     def compile(self, policy: Policy, bindings: Bindings) -> Program:
         """The flows for a policy on this host, now."""
-        if policy.tiers:
-            raise PolicyError([Problem("tiers cannot be put into flows yet")])
         self._used = {}
         bindings = _wired(bindings, self._hook)
         secured = {name for name, port in policy.ports.items() if port.port_security}
@@ -79,18 +90,19 @@ class Compiler:
         here = [
             (binding, policy.ports[binding.port_id]) for binding in bindings.endpoints if binding.port_id in secured
         ]
-        _refuse_too_many_groups(port for _, port in here)
+        _refuse_too_much(policy, [port for _, port in here])
         unknown = [binding for binding in bindings.endpoints if binding.port_id not in policy.ports]
         names = sorted({name for _, port in here for name in port.security_groups})
-        groups = number(names)
+        tiers = tiers_of(policy, (port for _, port in here))
         self._unit("standing", (), partial(standing_flows, self._hook))
         outside = _outside(bindings, unfiltered)
         self._unit(
             "uplinks", outside, lambda: (flow for uplink in outside for flow in uplink_flows(uplink, self._hook))
         )
         self._unit("unknown", tuple(unknown), lambda: map(unknown_port, unknown))
-        self._endpoints(policy, here, groups)
-        self._rules(policy, names, groups)
+        numbers = _Numbers(number(names), number(tier.id for tier in policy.tiers))
+        self._endpoints(policy, here, numbers)
+        self._rules(policy, [policy.security_groups[name] for name in names], tiers, numbers)
         self._units = self._used
         flows = FlowSet({name: part for name, (_, part) in self._used.items()})
         no_flood = {bound.ofport: bound.port_id not in unfiltered for bound in bindings.endpoints}
@@ -107,35 +119,41 @@ class Compiler:
                 raise PolicyError([Problem(f"{what}: {_TOO_LONG}")]) from None
         self._used[name] = known
 
-    def _endpoints(self, policy: Policy, here: list[tuple[Binding, Port]], groups: Mapping[str, int]) -> None:
+    def _endpoints(self, policy: Policy, here: list[tuple[Binding, Port]], numbers: _Numbers) -> None:
         networks: dict[int, list[Member]] = defaultdict(list)
         said: dict[int, list[Network]] = defaultdict(list)
+        lists = {port.security_groups for _, port in here}
+        courses = {groups: course_of(policy, groups, *numbers) for groups in lists}
+        sizes = {numbers.tiers[tier.id]: tier_size(tier, Direction.INGRESS) for tier in policy.tiers}
         for binding, port in here:
             said[network_of(binding.vlan)].append(policy.network_of(port))
             stateless = policy.is_stateless(port)
-            mine = {name: groups[name] for name in port.security_groups}
-            build = partial(endpoint_flows, binding, port, mine, stateless=stateless)
-            self._unit(("endpoint", binding.ofport), (binding, port, mine, stateless), build)
+            course = courses[port.security_groups]
+            build = partial(endpoint_flows, binding, port, course, stateless=stateless)
+            self._unit(("endpoint", binding.ofport), (binding, port, course, stateless), build)
             value = endpoint_value(binding, port, stateless=stateless)
-            member = Member(binding.ofport, value, port.macs, port.security_groups)
-            networks[network_of(binding.vlan)].append(member)
+            networks[network_of(binding.vlan)].append(Member(binding.ofport, value, port.macs, course))
         for network, inside in networks.items():
-            mine = {name: groups[name] for member in inside for name in member.groups}
-            self._unit(("network", network), (inside, mine), partial(network_flows, network, inside, mine))
+            self._unit(("network", network), (inside, sizes), partial(network_flows, network, inside, sizes))
             options = tuple(dict.fromkeys(said[network]))
             self._unit(("trusted", network), options, partial(trusted_flows, NETWORK(network), options))
 
-    def _rules(self, policy: Policy, names: list[str], groups: Mapping[str, int]) -> None:
-        """The groups that endpoints of this host have, and the remote sets that their rules refer to."""
-        local = [policy.security_groups[name] for name in names]
-        needed = referenced(local)
+    def _rules(self, policy: Policy, groups: list[SecurityGroup], tiers: list[Tier], numbers: _Numbers) -> None:
+        """The groups and tiers that endpoints of this host have, and the remote sets that their rules refer to."""
+        needed = referenced((*groups, *tiers))
         sets = number(set_names(needed))
-        hints = number(rule.id for group in policy.security_groups.values() for rule in group.rules)
-        for group in local:
-            mine = {rule.id: hints[rule.id] for rule in group.rules}
-            numbers = {name: sets[name] for name in set_names(referenced([group]))}
-            inputs = (group, groups[group.id], numbers, mine)
-            self._unit(("group", group.id), inputs, partial(group_flows, *inputs))
+        hints = hint_numbers(policy)
+
+        def inputs(owner: _Owner, value: int) -> tuple[_Owner, int, Mapping[str, int], Mapping[str, int]]:
+            mine = {name: sets[name] for name in set_names(referenced([owner]))}
+            return owner, value, mine, {rule.id: hints[rule.id] for rule in owner.rules}
+
+        for group in groups:
+            given = inputs(group, numbers.groups[group.id])
+            self._unit(("group", group.id), given, partial(group_flows, *given))
+        for tier in tiers:
+            given_tier = inputs(tier, numbers.tiers[tier.id])
+            self._unit(("tier", tier.id), given_tier, partial(tier_flows, *given_tier))
         for place, remotes in needed.items():
             inside = members(policy, place[1], remotes, sets)
             self._unit(("members", place), inside, partial(member_flows, place, inside))
@@ -151,13 +169,14 @@ def _connection_limits(policy: Policy, here: Iterable[tuple[Binding, Port]]) -> 
     return limits
 
 
-def _refuse_too_many_groups(ports: Iterable[Port]) -> None:
+def _refuse_too_much(policy: Policy, ports: list[Port]) -> None:
     """Open vSwitch would silently drop what such a port sends and gets.  Documents are refused before; others here."""
     problems = [
         Problem(f"port {port.id} has {len(port.security_groups):,} security groups; Open vSwitch can take {MAX_GROUPS}")
         for port in ports
         if len(port.security_groups) > MAX_GROUPS
     ]
+    problems += [Problem(text) for text in too_long(policy, ports)]
     if problems:
         raise PolicyError(problems)
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from ovsfw.compiler import pipeline as p
 from ovsfw.compiler.bindings import Binding
 from ovsfw.compiler.packets import ARP, IP_OF, IPV6, SOURCE_OF, icmpv6, load, prefix_terms, to, udp
-from ovsfw.compiler.pipeline import Priority, Reason, Table, cookie
+from ovsfw.compiler.pipeline import Priority, Reason, cookie
+from ovsfw.compiler.tiers import Course, ask
 from ovsfw.openflow import match as m
 from ovsfw.openflow.action import Action
 from ovsfw.openflow.flow import Flow
-from ovsfw.policy.model import Claim, Family, Port, Prefix, link_local
+from ovsfw.policy.model import Claim, Direction, Family, Port, Prefix, link_local
 from ovsfw.policy.verdict import BROADCAST, DHCP_CLIENT, NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION
 
 ARP_REQUEST = 1
@@ -43,8 +44,8 @@ def unknown_port(binding: Binding) -> Flow:
     return p.CLASSIFY.flow(Priority.SECOND, (m.IN_PORT(binding.ofport),), (), why)
 
 
-def endpoint_flows(binding: Binding, port: Port, groups: Mapping[str, int], *, stateless: bool) -> Iterator[Flow]:
-    """Everything about one endpoint but the way to it, which is the network's.  `groups` numbers its groups."""
+def endpoint_flows(binding: Binding, port: Port, course: Course, *, stateless: bool) -> Iterator[Flow]:
+    """Everything about one endpoint but the way to it, which is the network's.  `course` is whose rules it has."""
     value = endpoint_value(binding, port, stateless=stateless)
     here = p.ENDPOINT(value)
     hint = binding.ofport
@@ -56,12 +57,11 @@ def endpoint_flows(binding: Binding, port: Port, groups: Mapping[str, int], *, s
     for mac in port.macs:
         yield from _mac(here, mac, hint)
     why = cookie(Reason.GROUPS, hint)
-    for policy, rules, verdict in (
-        (p.EGRESS_POLICY, p.EGRESS_RULES, p.EGRESS_VERDICT),
-        (p.INGRESS_POLICY, p.INGRESS_RULES, p.INGRESS_VERDICT),
+    for direction, policy, verdict in (
+        (Direction.EGRESS, p.EGRESS_POLICY, p.EGRESS_VERDICT),
+        (Direction.INGRESS, p.INGRESS_POLICY, p.INGRESS_VERDICT),
     ):
-        actions = (*look_up(port.security_groups, groups, rules), to(verdict))
-        yield policy.flow(Priority.FIRST, (here,), actions, why)
+        yield policy.flow(Priority.FIRST, (here,), (*ask(course, direction), to(verdict)), why)
     if remembered(hint) and not stateless:
         yield from _established(here, hint, is_paired=bool(port.pairs))
 
@@ -87,13 +87,6 @@ def _established(here: m.Term, ofport: int, *, is_paired: bool) -> Iterator[Flow
         mask = ((1 << place.length) - 1) << place.first
         match = (here, m.ct_state(f"+trk-new{flags}"), m.CT_MARK(ofport << place.first, mask))
         yield state.flow(Priority.SECOND, match, (to(accept),), cookie(Reason.ESTABLISHED, ofport))
-
-
-def look_up(names: tuple[str, ...], groups: Mapping[str, int], rules: Table) -> Iterator[Action]:
-    """Ask the rules of each group in turn."""
-    for name in sorted(names):
-        yield load(p.GROUP, groups[name])
-        yield to(rules)
 
 
 def _claims(port: Port) -> Iterator[Claim]:

@@ -8,18 +8,18 @@ and counts for it alone.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 
 from ovsfw.compiler import pipeline as p
 from ovsfw.compiler.ids import remote_name
-from ovsfw.compiler.packets import DESTINATION_OF, IP_OF, SOURCE_OF, load, prefix_terms
+from ovsfw.compiler.packets import DESTINATION_OF, IP_OF, PORT_FIELD, SOURCE_OF, load, prefix_terms
 from ovsfw.compiler.pipeline import Priority, Reason, Table, cookie
 from ovsfw.compiler.portrange import masks
 from ovsfw.openflow import match as m
 from ovsfw.openflow.action import Conjunction
 from ovsfw.openflow.flow import Flow
-from ovsfw.policy.model import Direction, Family, PortRange, Prefix, Rule, SecurityGroup
+from ovsfw.policy.model import Action, Direction, Family, PortRange, Prefix, Rule, SecurityGroup
 from ovsfw.policy.verdict import ANY_PORT, SCTP, TCP, UDP, UNMATCHABLE_PORTS
 
 RULE_TABLE = {
@@ -29,7 +29,12 @@ RULE_TABLE = {
     (Direction.INGRESS, Family.IPV6): p.INGRESS_RULES_V6,
 }
 VERDICT = {Direction.EGRESS: p.EGRESS_RULE, Direction.INGRESS: p.INGRESS_RULE}
-_TO_PORT = {TCP: m.TCP_DST, UDP: m.UDP_DST, SCTP: m.SCTP_DST}
+SAYS = {
+    Action.ALLOW: p.HINT_BIT,
+    Action.DENY: p.REFUSED,
+    Action.REJECT: p.REFUSED | p.REJECTED,
+    Action.PASS: p.LEFT_TO_GROUPS,
+}
 _FROM_PORT = {TCP: m.TCP_SRC, UDP: m.UDP_SRC, SCTP: m.SCTP_SRC}
 _ICMP_FIELDS = {Family.IPV4: (m.ICMP_TYPE, m.ICMP_CODE), Family.IPV6: (m.ICMP6_TYPE, m.ICMP6_CODE)}
 
@@ -40,15 +45,22 @@ def remote_field(direction: Direction, family: Family) -> m.Field:
 
 
 def group_flows(group: SecurityGroup, number: int, sets: Mapping[str, int], hints: Mapping[str, int]) -> Iterator[Flow]:
-    """The rules of a group.  `sets` numbers the remote sets, `hints` the rules.
+    """The rules of a group.  `sets` numbers the remote sets, `hints` the rules."""
+    return rules_flows(group.rules, number, sets, hints)
 
-    Where two rules claim one flow, the one whose id sorts first has it; both allow the same packets.
+
+def rules_flows(
+    rules: Iterable[Rule], number: int, sets: Mapping[str, int], hints: Mapping[str, int]
+) -> Iterator[Flow]:
+    """Some rules that are asked at once, when `number` is in GROUP; all with one action.
+
+    Where two rules claim one flow, the one whose id sorts first has it; both say the same of the same packets.
     """
     here = p.GROUP(number)
     clauses: dict[tuple[Table, m.Match], set[int]] = defaultdict(set)
     taken: set[bytes] = set()
-    for rule in sorted(group.rules, key=lambda rule: rule.id):
-        for flow in _rule_flows(rule, here, sets, hints[rule.id] | p.HINT_BIT):
+    for rule in sorted(rules, key=lambda rule: rule.id):
+        for flow in _rule_flows(rule, here, sets, hints[rule.id]):
             if flow.key not in taken:
                 taken.add(flow.key)
                 yield flow
@@ -69,9 +81,9 @@ def clause(table: Table, match: m.Match, members: set[int] | tuple[int, ...], di
 
 
 def _rule_flows(rule: Rule, here: m.Term, sets: Mapping[str, int], hint: int) -> Iterator[Flow]:
-    """The flows that accept for a rule: each only writes the rule's hint."""
+    """The flows that speak for a rule: each only writes the rule's hint, and what it says."""
     table = RULE_TABLE[rule.direction, rule.family]
-    accept = (load(VERDICT[rule.direction], hint),)
+    speak = (load(VERDICT[rule.direction], (hint & ~p.HINT_BIT) | SAYS[rule.action]),)
     why = cookie(Reason.RULE, hint)
     priority, remote = Priority.FIRST, m.Match()
     if isinstance(rule.remote, Prefix):
@@ -80,7 +92,7 @@ def _rule_flows(rule: Rule, here: m.Term, sets: Mapping[str, int], hint: int) ->
         # Below the plain rules, so that a packet which a plain rule accepts never looks for members.
         priority, remote = Priority.SECOND, (m.CONJ_ID(sets[remote_name(rule.remote)]),)
     for match in services(rule):
-        yield table.flow(priority, (here, *match, *remote), accept, why)
+        yield table.flow(priority, (here, *match, *remote), speak, why)
 
 
 def services(rule: Rule) -> Iterator[m.Match]:
@@ -93,7 +105,7 @@ def services(rule: Rule) -> Iterator[m.Match]:
     icmp = zip(_ICMP_FIELDS[rule.family], (rule.icmp_type, rule.icmp_code), strict=True)
     match = (*match, *(field(value) for field, value in icmp if value is not None))
     for source, destination in product(
-        _port_terms(rule.protocol, rule.source_ports, _FROM_PORT), _port_terms(rule.protocol, rule.ports, _TO_PORT)
+        _port_terms(rule.protocol, rule.source_ports, _FROM_PORT), _port_terms(rule.protocol, rule.ports, PORT_FIELD)
     ):
         yield (*match, *source, *destination)
 

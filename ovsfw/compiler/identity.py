@@ -85,6 +85,8 @@ class Identity:
         here = (policy.ports[name] for name in self._ports.values() if name in policy.ports)
         local = {name for port in here if port.port_security for name in port.security_groups}
         self._groups = {value: policy.security_groups[name] for name, value in number(local).items()}
+        tiers = {tier.id: tier for tier in policy.tiers}
+        self._tiers = {value: tiers[name] for name, value in number(tiers).items()}
 
     def rule(self, hint: int) -> Rule | None:
         """The rule behind a hint; None for 0, and for one that is not in the policy."""
@@ -118,9 +120,12 @@ class Identity:
         reason, hint = read
         name = p.TABLE_NAMES.get(table, str(table))
         direction = direction_of(name)
-        if reason is Reason.RULE:
+        if reason is Reason.RULE or (reason is Reason.GROUPS and hint & p.HINT_BIT):
+            # What is asked alone, a rule of a tier, is its own group.
             rule = self.rule(hint)
             return Meaning(reason, name, rule, self._owner_of[rule.id] if rule else None, direction=direction)
+        if reason is Reason.TIER:
+            return Meaning(reason, name, owner=self._tiers.get(hint), direction=direction)
         if reason is Reason.GROUPS and name in _RULE_TABLES:
             return Meaning(reason, name, owner=self.group(hint), direction=direction)
         endpoint = self.endpoint(hint) if reason in _OF_AN_ENDPOINT or name in _ENDPOINT_TABLES else ""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from hashlib import blake2s
 
-from ovsfw.compiler.pipeline import HINT_BIT
+from ovsfw.compiler.pipeline import HINT_BIT, HINTS
 from ovsfw.policy.model import Policy, RemoteAddressGroup, RemoteGroup, Rule
 
 
@@ -19,14 +19,14 @@ def _digest(name: str) -> int:
     return int.from_bytes(blake2s(name.encode(), digest_size=4).digest(), "big") & (HINT_BIT - 1)
 
 
-def number(names: Iterable[str]) -> dict[str, int]:
-    """A number from 1 to 2**31-1 for every name, no two the same."""
+def number(names: Iterable[str], below: int = HINT_BIT) -> dict[str, int]:
+    """A number from 1 on for every name, no two the same; all of them below a power of 2."""
     taken: set[int] = {0}
     numbers = {}
     for name in sorted(names):
-        value = _digest(name)
+        value = _digest(name) % below
         while value in taken:
-            value = (value + 1) % HINT_BIT
+            value = (value + 1) % below
         taken.add(value)
         numbers[name] = value
     return numbers
@@ -40,5 +40,10 @@ def remote_name(remote: RemoteGroup | RemoteAddressGroup) -> str:
 
 def rule_hints(policy: Policy) -> Mapping[int, Rule]:
     """The rule behind each hint that flows, counters and conntrack labels carry."""
-    rules = {rule.id: rule for group in policy.security_groups.values() for rule in group.rules}
-    return {hint | HINT_BIT: rules[name] for name, hint in number(rules).items()}
+    rules = {rule.id: rule for rule in policy.rules}
+    return {hint: rules[name] for name, hint in hint_numbers(policy).items()}
+
+
+def hint_numbers(policy: Policy) -> dict[str, int]:
+    """The hint of each rule by its id; bit 31 is set in all of them."""
+    return {name: hint | HINT_BIT for name, hint in number((rule.id for rule in policy.rules), HINTS).items()}

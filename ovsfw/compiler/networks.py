@@ -13,23 +13,23 @@ from typing import NamedTuple
 
 from ovsfw.compiler import pipeline as p
 from ovsfw.compiler.bindings import Uplink, VlanMode
-from ovsfw.compiler.endpoints import judge_for, look_up, network_of, remembered
+from ovsfw.compiler.endpoints import judge_for, network_of, remembered
 from ovsfw.compiler.hook import STANDALONE, Hook
 from ovsfw.compiler.packets import IP, IPV6, PRIORITY_TAGGED, UNTAG, load, to
 from ovsfw.compiler.pipeline import Priority, Reason, Table, cookie
 from ovsfw.compiler.standing import ACCEPTED
+from ovsfw.compiler.tiers import Course, ask, cost_of
 from ovsfw.errors import PolicyError, Problem
 from ovsfw.openflow import match as m
 from ovsfw.openflow.action import Action, Ct, Output
 from ovsfw.openflow.flow import Flow
-from ovsfw.policy.model import format_mac
+from ovsfw.policy.model import Direction, format_mac
 
 # A port is 16 bytes of a flow, a class 40.
 OUTPUTS_PER_FLOW = 3000
 # Of the 4,096, leaving room for what came before: a stateless sender is judged in the same pass, by up to MAX_GROUPS
 # groups.  A class costs at least 4, so a page has at most 48 KiB.
 RESUBMITS_PER_PASS = 2900
-RESUBMITS_PER_GROUP = 2
 # What judging costs an endpoint without conntrack besides its groups; with conntrack, that is a pass of its own.
 RESUBMITS_PER_ENDPOINT = 6
 
@@ -40,11 +40,11 @@ class Member(NamedTuple):
     ofport: int
     value: int
     macs: tuple[int, ...]
-    groups: tuple[str, ...]
+    course: Course
 
 
-def network_flows(network: int, members: Sequence[Member], groups: Mapping[str, int]) -> Iterator[Flow]:
-    """`network` is a value of NETWORK; `groups` numbers the security groups."""
+def network_flows(network: int, members: Sequence[Member], sizes: Mapping[int, int]) -> Iterator[Flow]:
+    """`network` is a value of NETWORK; `sizes` says how many lookups each tier costs, by its number."""
     here = p.NETWORK(network)
     owners: dict[int, list[Member]] = defaultdict(list)
     for member in sorted(members):
@@ -52,19 +52,19 @@ def network_flows(network: int, members: Sequence[Member], groups: Mapping[str, 
             owners[mac].append(member)
     for mac, sharing in owners.items():
         # A MAC that several endpoints may use (VRRP) reaches each of them.
-        _refuse_too_many(mac, sharing)
+        _refuse_too_many(mac, sharing, sizes)
         actions = tuple(action for one in sharing for action in _towards(one))
         match = (here, m.ETH_DST(mac))
         yield p.FORWARD.flow(Priority.SECOND, match, actions, cookie(Reason.FORWARD, sharing[0].ofport))
     why = cookie(Reason.FLOOD, network)
     yield from _to_all(p.FLOOD, (here,), [member.ofport for member in members], why)
-    yield from _fan_out(here, members, groups, why)
+    yield from _fan_out(here, members, sizes, why)
 
 
-def _refuse_too_many(mac: int, sharing: Sequence[Member]) -> None:
+def _refuse_too_many(mac: int, sharing: Sequence[Member], sizes: Mapping[int, int]) -> None:
     """Raise PolicyError where a packet to a MAC would cost more than Open vSwitch allows: it would be dropped."""
-    stateless = (len(member.groups) for member in sharing if member.value & p.STATELESS)
-    cost = len(sharing) * RESUBMITS_PER_ENDPOINT + sum(stateless) * RESUBMITS_PER_GROUP
+    stateless = (cost_of(member.course, sizes) for member in sharing if member.value & p.STATELESS)
+    cost = len(sharing) * RESUBMITS_PER_ENDPOINT + sum(stateless)
     if cost > RESUBMITS_PER_PASS:
         text = f"{len(sharing)} endpoints of this host share the MAC address {format_mac(mac)}, with so many stateless "
         text += "groups that Open vSwitch would drop what is sent to it; give them fewer groups, or MAC addresses apart"
@@ -89,17 +89,17 @@ def _to_all(table: Table, match: m.Match, ofports: Sequence[int], why: int) -> I
         yield table.flow(Priority.FIRST if number else Priority.SECOND, terms, tuple(actions), why)
 
 
-def _fan_out(here: m.Term, members: Sequence[Member], groups: Mapping[str, int], why: int) -> Iterator[Flow]:
-    """Judge once per list of groups; an endpoint without groups gets nothing."""
-    classes: dict[tuple[str, ...], list[int]] = defaultdict(list)
+def _fan_out(here: m.Term, members: Sequence[Member], sizes: Mapping[int, int], why: int) -> Iterator[Flow]:
+    """Judge once per course; an endpoint without groups and tiers gets nothing."""
+    classes: dict[Course, list[int]] = defaultdict(list)
     for member in members:
-        if member.groups:
-            classes[tuple(sorted(member.groups))].append(member.ofport)
+        if any(member.course):
+            classes[member.course].append(member.ofport)
     costs: dict[int, int] = {}
-    for names, sharing in classes.items():
+    for course, sharing in classes.items():
         leader = min(sharing)
-        costs[leader] = 2 + RESUBMITS_PER_GROUP * len(names)
-        judge = (load(p.INGRESS_RULE, 0), *look_up(names, groups, p.INGRESS_RULES), to(p.FAN_OUT_DELIVER))
+        costs[leader] = 2 + cost_of(course, sizes)
+        judge = (load(p.INGRESS_RULE, 0), *ask(course, Direction.INGRESS), to(p.FAN_OUT_DELIVER))
         yield p.FAN_OUT_CLASS.flow(Priority.FIRST, (p.CLASS(leader),), judge, why)
         match = (p.CLASS(leader), ACCEPTED[p.INGRESS_RULE])
         yield from _to_all(p.FAN_OUT_DELIVER, match, sharing, why)

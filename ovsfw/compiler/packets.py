@@ -6,13 +6,14 @@ from ovsfw.compiler import pipeline as p
 from ovsfw.openflow import match as m
 from ovsfw.openflow.action import VLAN_TCI, Load, Resubmit, whole
 from ovsfw.policy.model import Family, Prefix
-from ovsfw.policy.verdict import DHCP_CLIENT, DHCP_SERVER, ICMPV6, ROUTER_ADVERTISEMENT, UDP, Ports
+from ovsfw.policy.verdict import DHCP_CLIENT, DHCP_SERVER, ICMPV6, ROUTER_ADVERTISEMENT, SCTP, TCP, UDP, Ports
 
 IP = m.ETH_TYPE(0x0800)
 IPV6 = m.ETH_TYPE(0x86DD)
 ARP = m.ETH_TYPE(0x0806)
 IP_OF = {Family.IPV4: IP, Family.IPV6: IPV6}
 SOURCE_OF = {Family.IPV4: m.IPV4_SRC, Family.IPV6: m.IPV6_SRC}
+PORT_FIELD = {TCP: m.TCP_DST, UDP: m.UDP_DST, SCTP: m.SCTP_DST}
 DESTINATION_OF = {Family.IPV4: m.IPV4_DST, Family.IPV6: m.IPV6_DST}
 
 TAGGED = m.VLAN_VID(m.VLAN_PRESENT, m.VLAN_PRESENT)
@@ -23,6 +24,7 @@ UNTAG = Load(whole(VLAN_TCI), 0)
 NO_LINK_LAYER = 0
 # Bits of nw_frag (ovs-fields(7)): part of a fragmented datagram, and, not its first part.
 FRAGMENT = m.IP_FRAG(1, 1)
+FIRST_FRAGMENT = m.IP_FRAG(1)
 LATER_FRAGMENT = m.IP_FRAG(3)
 
 

@@ -12,8 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import Enum, IntEnum
+from enum import IntEnum
 
+# Cookies are a part of the pipeline, in a module of their own.
+from ovsfw.compiler.reasons import OWNER as OWNER
+from ovsfw.compiler.reasons import VERSION as VERSION
+from ovsfw.compiler.reasons import Reason as Reason
+from ovsfw.compiler.reasons import cookie as cookie
+from ovsfw.compiler.reasons import read_cookie as read_cookie
 from ovsfw.openflow import match as m
 from ovsfw.openflow.action import Action, Ct, Place, Resubmit
 from ovsfw.openflow.flow import Flow, flow
@@ -29,9 +35,10 @@ others may have too.  0: none of ours."""
 NETWORK = m.REGISTERS[6]
 """The VLAN (1-4095), or 4096 for untagged; also the conntrack zone, so that it is never zone 0."""
 GROUP = m.REGISTERS[7]
-"""The security group whose rules are being looked up."""
+"""Whose rules are being looked up: a security group; a tier; or one rule of a tier, by its hint with bit 31 set."""
 EGRESS_RULE = m.REGISTERS[8]
-"""Hint of the egress rule that accepted the packet in this pass; bit 31 is set in every hint.  0: none did."""
+"""The egress rule that has spoken in this pass: its hint in bits 0-27, and what it says.  Bit 31: accepted.  Bit 30:
+refused by a tier, with bit 29: and the sender is told.  Bit 28: passed by a tier.  0: none has spoken."""
 INGRESS_RULE = m.REGISTERS[9]
 """The same for ingress."""
 CLASS = m.REGISTERS[10]
@@ -54,6 +61,8 @@ STATELESS = 1 << 16
 PAIRED = 1 << 17
 UNTAGGED = 0x1000
 HINT_BIT = 1 << 31
+REFUSED, REJECTED, LEFT_TO_GROUPS = 1 << 30, 1 << 29, 1 << 28
+HINTS = 1 << 28
 ZONE = Place(NETWORK, 0, 16)
 GATE_ZONE = Place(GATE, 0, 16)
 FIRST_GATE = 0x8000
@@ -75,80 +84,6 @@ EGRESS_LABEL = Place(m.CT_LABEL, 0, 32)
 """ct_label: hint of the egress rule that let it in."""
 INGRESS_LABEL = Place(m.CT_LABEL, 32, 32)
 """ct_label: hint of the ingress rule that let it in."""
-
-
-# --- Cookies --------------------------------------------------------------------------------------------------------
-
-
-class Reason(Enum):
-    """Why a flow exists, when it is not a rule; the text is what people are told."""
-
-    CLASSIFY = 1, "packets of this endpoint are filtered"
-    UNKNOWN_PORT = 2, "a port that no policy knows, or that nobody has looked at yet, passes nothing"
-    UPLINK = 3, "packets from outside are forwarded to the endpoint they are for"
-    UPLINK_TAGGED = 4, "an access port carries no tagged packets"
-    SOURCE = 5, "an endpoint sends from its own MAC and IP address"
-    ARP = 6, "an endpoint speaks ARP for itself"
-    NEIGHBOUR = 7, "an endpoint speaks neighbour discovery for itself"
-    DHCP_CLIENT = 8, "an endpoint may ask for its address"
-    NO_SERVER = 9, "an endpoint is no DHCP server and no router"
-    NO_TAG = 10, "an endpoint sends no VLAN tags"
-    SPOOF = 11, "the source is not the endpoint's own, or of no known kind"
-    STANDING = 12, "without this a network does not work"
-    TRACK = 13, "conntrack says which connection it belongs to"
-    UNTRACKED = 14, "stateless groups are judged packet by packet"
-    INVALID = 15, "conntrack cannot place it in any connection"
-    BLOCKED = 16, "its connection is no longer allowed"
-    ESTABLISHED = 17, "its connection was accepted before"
-    JUDGE = 18, "a new connection is judged by the rules"
-    GROUPS = 19, "the groups of this endpoint, one after the other"
-    RULES = 20, "rules of its IP version, unless one has accepted it already"
-    RULE = 21, "a rule accepts it"
-    MEMBER = 22, "an address of the remote sets that rules refer to"
-    ACCEPTED = 23, "a rule accepted it"
-    DENIED = 24, "no rule accepted it"
-    FORWARD = 25, "this MAC address lives here"
-    FLOOD = 26, "broadcast and multicast go to every endpoint of the network that accepts them"
-    LEAVE = 27, "not for an endpoint of this host"
-    COMMIT = 28, "remember the connection and the rules that let it in"
-    FRAGMENT = 32, "later fragments have no ports; they pass if the first one does"
-    COMPLETE = 33, "all fragments of a datagram are here, so the first one was accepted"
-    TRUSTED = 51, "its network names who may send this, and it is one of them"
-    UNTRUSTED = 52, "its network names who may send this, and it is none of them"
-    LIMIT = 50, "its network has as many connections as it may, so this one cannot be remembered"
-    DELIVER = 29, "into the endpoint"
-    NOT_DELIVERED = 30, "not of a kind that endpoints get"
-    MISS = 31, "nothing above applies"
-    HOOK = 40, "every packet of the bridge goes through the filter"
-    REMARK = 34, "what live connections may still do follows the policy"
-
-    def __init__(self, number: int, text: str) -> None:
-        self.number = number
-        self.text = text
-
-
-# |-- owner 16 --|-- version 8 --|-- reason 8 --|-- hint 32 --|
-OWNER = 0x0F5F
-VERSION = 1
-
-
-def cookie(reason: Reason, hint: int = 0) -> int:
-    """Who put the flow there, by which version of the pipeline, why, and for whom.
-
-    The hint of a RULE is its rule hint; of a flow for an endpoint, its ofport; of a network's, its register value.
-    """
-    return OWNER << 48 | VERSION << 40 | reason.number << 32 | hint
-
-
-_REASONS = {reason.number: reason for reason in Reason}
-
-
-def read_cookie(value: int) -> tuple[Reason, int] | None:
-    """The reason and hint in a cookie; None when it is not ours or from a version with other reasons."""
-    reason = _REASONS.get(value >> 32 & 0xFF)
-    if value >> 48 != OWNER or reason is None:
-        return None
-    return reason, value & 0xFFFFFFFF
 
 
 # --- Priorities -----------------------------------------------------------------------------------------------------
@@ -176,8 +111,9 @@ class Priority(IntEnum):
 
 PACKET = frozenset({m.ETH_TYPE, m.IP_PROTO, m.ICMP6_TYPE, m.ICMP6_CODE, m.UDP_SRC, m.UDP_DST})
 ADDRESSES = frozenset({m.IPV4_SRC, m.IPV4_DST, m.IPV6_SRC, m.IPV6_DST})
+PORTS = frozenset({m.TCP_DST, m.UDP_DST, m.SCTP_DST})
 SERVICE = frozenset(
-    {m.ETH_TYPE, m.IP_PROTO, m.TCP_DST, m.UDP_DST, m.SCTP_DST, m.ICMP_TYPE, m.ICMP_CODE, m.ICMP6_TYPE, m.ICMP6_CODE}
+    {m.ETH_TYPE, m.IP_PROTO, *PORTS, m.ICMP_TYPE, m.ICMP_CODE, m.ICMP6_TYPE, m.ICMP6_CODE}
     | {m.TCP_SRC, m.UDP_SRC, m.SCTP_SRC}
 )
 STATE = frozenset({m.ETH_TYPE, m.IP_FRAG, m.IP_PROTO, m.TCP_FLAGS, m.CT_STATE, m.CT_MARK})
@@ -278,16 +214,34 @@ ND_TARGET = _table(
 EGRESS_STATE = _table(
     "egress_state", "which packets the rules must see", {ENDPOINT, *STATE}, "egress_policy", "egress_verdict", "forward"
 )
-EGRESS_POLICY = _table("egress_policy", "the groups of the sender", {ENDPOINT}, "egress_rules", "egress_verdict")
-EGRESS_RULES = _table(
-    "egress_rules", "stop once a rule has accepted", {EGRESS_RULE, m.ETH_TYPE}, "egress_rules_v4", "egress_rules_v6"
+EGRESS_POLICY = _table(
+    "egress_policy",
+    "the tiers and groups of the sender",
+    {ENDPOINT},
+    "egress_tiers",
+    "egress_rules",
+    "egress_verdict",
 )
-EGRESS_RULES_V4 = _table("egress_rules_v4", "IPv4 egress rules", {GROUP, m.CONJ_ID, m.IPV4_DST, *SERVICE})
-EGRESS_RULES_V6 = _table("egress_rules_v6", "IPv6 egress rules", {GROUP, m.CONJ_ID, m.IPV6_DST, *SERVICE})
+EGRESS_TIERS = _table(
+    "egress_tiers",
+    "the rules of a tier in their order, until one has spoken",
+    {GROUP, EGRESS_RULE, m.ETH_TYPE},
+    "egress_rules_v4",
+    "egress_rules_v6",
+)
+EGRESS_RULES = _table(
+    "egress_rules",
+    "the rules of a group, unless one has spoken",
+    {EGRESS_RULE, m.ETH_TYPE},
+    "egress_rules_v4",
+    "egress_rules_v6",
+)
+EGRESS_RULES_V4 = _table("egress_rules_v4", "IPv4 egress rules", {GROUP, EGRESS_RULE, m.CONJ_ID, m.IPV4_DST, *SERVICE})
+EGRESS_RULES_V6 = _table("egress_rules_v6", "IPv6 egress rules", {GROUP, EGRESS_RULE, m.CONJ_ID, m.IPV6_DST, *SERVICE})
 EGRESS_VERDICT = _table(
     "egress_verdict",
     "accepted by a rule, or dropped; fragments wait for each other",
-    {EGRESS_RULE, m.ETH_TYPE, m.IP_FRAG},
+    {EGRESS_RULE, m.ETH_TYPE, m.IP_FRAG, m.IP_PROTO, *PORTS},
     "egress_gate",
     "forward",
 )
@@ -324,7 +278,14 @@ FAN_OUT_RULES = _table(
     "fan_out_page",
 )
 FAN_OUT_PAGE = _table("fan_out_page", "one class of endpoints after the other", {NETWORK, CLASS_PAGE}, "fan_out_class")
-FAN_OUT_CLASS = _table("fan_out_class", "the groups of a class", {CLASS}, "ingress_rules", "fan_out_deliver")
+FAN_OUT_CLASS = _table(
+    "fan_out_class",
+    "the tiers and groups of a class",
+    {CLASS},
+    "ingress_tiers",
+    "ingress_rules",
+    "fan_out_deliver",
+)
 FAN_OUT_DELIVER = _table(
     "fan_out_deliver", "those whose rules accepted it get it", {CLASS, INGRESS_RULE, OUTPUT_PAGE}, "fan_out_deliver"
 )
@@ -346,20 +307,35 @@ INGRESS_STATE = _table(
     "ingress_verdict",
     "commit",
 )
-INGRESS_POLICY = _table("ingress_policy", "the groups of the receiver", {ENDPOINT}, "ingress_rules", "ingress_verdict")
+INGRESS_POLICY = _table(
+    "ingress_policy",
+    "the tiers and groups of the receiver",
+    {ENDPOINT},
+    "ingress_tiers",
+    "ingress_rules",
+    "ingress_verdict",
+)
+INGRESS_TIERS = _table(
+    "ingress_tiers",
+    "the rules of a tier in their order, until one has spoken",
+    {GROUP, INGRESS_RULE, m.ETH_TYPE},
+    "ingress_rules_v4",
+    "ingress_rules_v6",
+)
 INGRESS_RULES = _table(
     "ingress_rules",
-    "stop once a rule has accepted",
+    "the rules of a group, unless one has spoken",
     {INGRESS_RULE, m.ETH_TYPE},
     "ingress_rules_v4",
     "ingress_rules_v6",
 )
-INGRESS_RULES_V4 = _table("ingress_rules_v4", "IPv4 ingress rules", {GROUP, m.CONJ_ID, m.IPV4_SRC, *SERVICE})
-INGRESS_RULES_V6 = _table("ingress_rules_v6", "IPv6 ingress rules", {GROUP, m.CONJ_ID, m.IPV6_SRC, *SERVICE})
+_FROM_RULES = {GROUP, INGRESS_RULE, m.CONJ_ID, *SERVICE}
+INGRESS_RULES_V4 = _table("ingress_rules_v4", "IPv4 ingress rules", {*_FROM_RULES, m.IPV4_SRC})
+INGRESS_RULES_V6 = _table("ingress_rules_v6", "IPv6 ingress rules", {*_FROM_RULES, m.IPV6_SRC})
 INGRESS_VERDICT = _table(
     "ingress_verdict",
     "accepted by a rule, or dropped; fragments wait for each other",
-    {INGRESS_RULE, m.ETH_TYPE, m.IP_FRAG},
+    {INGRESS_RULE, m.ETH_TYPE, m.IP_FRAG, m.IP_PROTO, *PORTS},
     "ingress_gate",
     "commit",
 )

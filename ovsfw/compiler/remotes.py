@@ -22,6 +22,7 @@ from ovsfw.policy.model import (
     RemoteAddressGroup,
     RemoteGroup,
     SecurityGroup,
+    Tier,
     member_addresses,
 )
 
@@ -31,11 +32,11 @@ Sets = tuple[int, ...]
 _WHY = cookie(Reason.MEMBER)
 
 
-def referenced(groups: Iterable[SecurityGroup]) -> dict[Place, set[RemoteGroup | RemoteAddressGroup]]:
-    """Which sets are needed in which table."""
+def referenced(owners: Iterable[SecurityGroup | Tier]) -> dict[Place, set[RemoteGroup | RemoteAddressGroup]]:
+    """Which sets the rules of groups and tiers need in which table."""
     needed: dict[Place, set[RemoteGroup | RemoteAddressGroup]] = defaultdict(set)
-    for group in groups:
-        for rule in group.rules:
+    for owner in owners:
+        for rule in owner.rules:
             if isinstance(rule.remote, RemoteGroup | RemoteAddressGroup):
                 needed[rule.direction, rule.family].add(rule.remote)
     return needed

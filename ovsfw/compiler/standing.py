@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from typing import NamedTuple
 
 from ovsfw.compiler import pipeline as p
@@ -11,12 +12,14 @@ from ovsfw.compiler.packets import (
     ARP,
     DHCP_REPLIES,
     DHCP_REQUESTS,
+    FIRST_FRAGMENT,
     FRAGMENT,
     GROUP_ADDRESSED,
     IP,
     IPV6,
     LATER_FRAGMENT,
     NO_LINK_LAYER,
+    PORT_FIELD,
     PRIORITY_TAGGED,
     ROUTER_ADVERTISEMENTS,
     TAGGED,
@@ -58,8 +61,8 @@ def standing_flows(hook: Hook = STANDALONE) -> Iterator[Flow]:
     yield from _verdict(EGRESS_SIDE)
     yield from _verdict(INGRESS_SIDE)
     yield from _gates()
-    yield from _rules(p.EGRESS_RULES, p.EGRESS_RULE, p.EGRESS_RULES_V4, p.EGRESS_RULES_V6)
-    yield from _rules(p.INGRESS_RULES, p.INGRESS_RULE, p.INGRESS_RULES_V4, p.INGRESS_RULES_V6)
+    yield from _rules(p.EGRESS_RULE, p.EGRESS_TIERS, p.EGRESS_RULES, p.EGRESS_RULES_V4, p.EGRESS_RULES_V6)
+    yield from _rules(p.INGRESS_RULE, p.INGRESS_TIERS, p.INGRESS_RULES, p.INGRESS_RULES_V4, p.INGRESS_RULES_V6)
     yield from _forward()
     yield from _leave(hook)
     yield from _fan_out()
@@ -199,12 +202,22 @@ def _state(side: Side) -> Iterator[Flow]:
 
 
 def _verdict(side: Side) -> Iterator[Flow]:
-    """Fragments go on when all of their datagram have been accepted at this endpoint: conntrack reassembles them."""
+    """Fragments go on when all of their datagram have been accepted at this endpoint: conntrack reassembles them.
+
+    A first fragment so short that Open vSwitch shows port 0, which nobody uses, hides the port from a tier that denies
+    it (RFC 1858 section 3): it is not accepted.
+    """
+    for says, why in ((p.REFUSED, Reason.REFUSED), (p.REFUSED | p.REJECTED, Reason.REJECTED)):
+        refused = side.rule(says, p.REFUSED | p.REJECTED)
+        yield _flow(side.verdict, Priority.BAN, (refused,), (), why)
     accepted = ACCEPTED[side.rule]
+    for family, (protocol, port) in product((IP, IPV6), PORT_FIELD.items()):
+        short = (family, FIRST_FRAGMENT, m.IP_PROTO(protocol), port(0), accepted)
+        yield _flow(side.verdict, Priority.FIRST, short, (), Reason.NO_PORTS)
     wait = (Ct(p.GATE_ZONE, table=side.gate.number),)
     for family in (IP, IPV6):
-        yield _flow(side.verdict, Priority.FIRST, (family, FRAGMENT, accepted), wait, Reason.FRAGMENT)
-    yield _flow(side.verdict, Priority.SECOND, (accepted,), (to(side.accept),), Reason.ACCEPTED)
+        yield _flow(side.verdict, Priority.SECOND, (family, FRAGMENT, accepted), wait, Reason.FRAGMENT)
+    yield _flow(side.verdict, Priority.THIRD, (accepted,), (to(side.accept),), Reason.ACCEPTED)
 
 
 def _gates() -> Iterator[Flow]:
@@ -224,10 +237,13 @@ def _gates() -> Iterator[Flow]:
     yield _flow(p.INGRESS_GATE, Priority.SECOND, (whole,), (to(p.COMMIT),), Reason.COMPLETE)
 
 
-def _rules(table: Table, verdict: m.Field, v4: Table, v6: Table) -> Iterator[Flow]:
-    yield _flow(table, Priority.FIRST, (ACCEPTED[verdict],), (), Reason.ACCEPTED)
-    yield _flow(table, Priority.SECOND, (IP,), (to(v4),), Reason.RULES)
-    yield _flow(table, Priority.SECOND, (IPV6,), (to(v6),), Reason.RULES)
+def _rules(rule: m.Field, tiers: Table, rules: Table, v4: Table, v6: Table) -> Iterator[Flow]:
+    """The first rule that speaks is the only one, wherever the others would be asked."""
+    for table in (tiers, rules, v4, v6):
+        for bit in (p.HINT_BIT, p.REFUSED, p.LEFT_TO_GROUPS):
+            yield _flow(table, Priority.BAN, (rule(bit, bit),), (), Reason.SPOKEN)
+    yield _flow(rules, Priority.SECOND, (IP,), (to(v4),), Reason.RULES)
+    yield _flow(rules, Priority.SECOND, (IPV6,), (to(v6),), Reason.RULES)
 
 
 def _forward() -> Iterator[Flow]:

@@ -12,15 +12,16 @@ from ovsfw.compiler.ids import number
 from ovsfw.compiler.pipeline import TABLE_NAMES
 from ovsfw.compiler.remotes import members, referenced, set_names
 from ovsfw.compiler.standing import standing_flows
-from ovsfw.policy.model import Policy
+from ovsfw.policy.model import Policy, SecurityGroup, Tier
+from ovsfw.policy.tiers import tiers_of
 
 
 @dataclass(frozen=True, slots=True)
 class Stats:
     """What a program is made of.
 
-    `rule_masks` counts, over the groups of endpoints here, one for each port mask of each rule; `addresses`, for each
-    direction and IP version, the distinct addresses of the remote sets that those rules refer to.
+    `rule_masks` counts, over the groups and tiers of endpoints here, one for each port mask of each rule; `addresses`,
+    for each direction and IP version, the distinct addresses of the remote sets that those rules refer to.
     """
 
     endpoints: int
@@ -46,13 +47,14 @@ def stats(policy: Policy, bindings: Bindings, program: Program) -> Stats:
     here = [policy.ports[bound.port_id] for bound in bindings.endpoints if bound.port_id in policy.ports]
     names = {name for port in here if port.port_security for name in port.security_groups}
     groups = [policy.security_groups[name] for name in names]
-    needed = referenced(groups)
+    owners: list[SecurityGroup | Tier] = [*groups, *tiers_of(policy, here)]
+    needed = referenced(owners)
     sets = number(set_names(needed))
     addresses = sum(len(members(policy, family, remotes, sets)) for (_, family), remotes in needed.items())
     by_table = Counter(TABLE_NAMES[key[0]] for key in program.flows)
     return Stats(
         endpoints=len(here),
-        rule_masks=sum(1 for group in groups for rule in group.rules for _ in services(rule)),
+        rule_masks=sum(1 for owner in owners for rule in owner.rules for _ in services(rule)),
         addresses=addresses,
         standing=sum(1 for _ in standing_flows()),
         flows=len(program.flows),

@@ -69,7 +69,7 @@ class Assembly:
         by_network = {each.id: each for each in networks if each is not None}
         in_order = tuple(tier for tier in tiers if tier is not None)
         policy = Policy(_by_id(ports), _by_id(groups), _by_id(address_groups), in_order, by_network)
-        for message in too_long(policy):
+        for message in too_long(policy, policy.ports.values()):
             self._report.add(("tiers",), message)
         return policy
 

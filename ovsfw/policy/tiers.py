@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import product
 
-from ovsfw.policy.model import Policy, Tier
+from ovsfw.policy.model import Direction, Family, Policy, Port, Tier
 
-# Each rule of a port's tiers is a lookup of its own; Open vSwitch gives up on a packet after 4,096 of them
-# (MAX_RESUBMITS), and both sides of a connection, or a broadcast, may share that.
-MAX_TIERS = 100
-MAX_RULES = 500
+# Open vSwitch gives up on a packet after 4,096 lookups (MAX_RESUBMITS), which both sides of a connection, or the sender
+# and the receivers of a broadcast, may have to share.  A tier and each of its rules is one, a group is two.
+MAX_LOOKUPS = 1150
+LOOKUPS_PER_GROUP = 2
 
 
-def too_long(policy: Policy) -> Iterator[str]:
-    """What Open vSwitch could not take."""
-    if len(policy.tiers) > MAX_TIERS:
-        yield f"{len(policy.tiers)} tiers; there can be {MAX_TIERS}"
-    tried: set[tuple[str, ...]] = set()
-    for port in policy.ports.values():
-        if not port.port_security or port.security_groups in tried:
-            continue
-        tried.add(port.security_groups)
-        rules = (rule for tier in policy.tiers if tier.concerns(port.security_groups) for rule in tier.rules)
-        counts = Counter((rule.direction.value, rule.family.ethertype) for rule in rules)
-        for (direction, ethertype), count in sorted(counts.items()):
-            if count > MAX_RULES:
+def size(tier: Tier, direction: Direction, family: Family) -> int:
+    """How many lookups it costs to ask a tier about a packet."""
+    return 1 + sum(1 for rule in tier.rules if rule.direction is direction and rule.family is family)
+
+
+def tiers_of(policy: Policy, ports: Iterable[Port]) -> list[Tier]:
+    """The tiers that some ports have, in their order."""
+    lists = {port.security_groups for port in ports if port.port_security}
+    return [tier for tier in policy.tiers if any(map(tier.concerns, lists))]
+
+
+def too_long(policy: Policy, ports: Iterable[Port]) -> Iterator[str]:
+    """Of some ports those whose rules are more than Open vSwitch could take; one of all with the same groups."""
+    if not policy.tiers:
+        return
+    of_port = {port.security_groups: port for port in ports if port.port_security}
+    for direction, family in product(Direction, Family):
+        sizes = [(tier, size(tier, direction, family)) for tier in policy.tiers]
+        for groups, port in of_port.items():
+            cost = [size_of_tier for tier, size_of_tier in sizes if tier.concerns(groups)]
+            if sum(cost) + LOOKUPS_PER_GROUP * len(groups) > MAX_LOOKUPS:
                 yield (
-                    f"port {port.id} has {count} {ethertype} {direction} rules in its tiers; there can be {MAX_RULES} "
-                    "(use address groups, or applies_to)"
+                    f"port {port.id} has {len(cost):,} tiers with {sum(cost) - len(cost):,} {family.ethertype} "
+                    f"{direction.value} rules; Open vSwitch can take {MAX_LOOKUPS:,} tiers and rules of them, "
+                    f"less {LOOKUPS_PER_GROUP} for each security group of the port"
                 )
 
 

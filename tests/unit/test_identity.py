@@ -20,6 +20,8 @@ security_groups:
       - {id: http, direction: ingress, protocol: tcp, port_range_min: 80, port_range_max: 82}
       - {id: ssh, direction: ingress, protocol: tcp, port_range_min: 22, port_range_max: 22, remote_group_id: web}
       - {id: out, direction: egress}
+tiers:
+  - {id: operator, rules: [{id: no-ssh, action: deny, direction: ingress, protocol: tcp, remote_group_id: web}]}
 ports:
   - {id: vm1, mac_address: "52:54:00:00:00:01", fixed_ips: [{ip_address: 10.9.0.1}], security_groups: [web]}
   - {id: vm2, mac_address: "52:54:00:00:00:02", fixed_ips: [{ip_address: 10.9.0.2}], security_groups: [web]}
@@ -46,6 +48,15 @@ def test_from_a_rule_to_its_flows_and_back(identity: Identity) -> None:
             assert meaning is not None
             assert (meaning.rule, meaning.owner) == (RULES[name], POLICY.security_groups["web"])
             assert meaning.direction is RULES[name].direction
+
+
+def test_the_flows_of_a_tier_name_it(identity: Identity) -> None:
+    (tier,) = POLICY.tiers
+    (rule,) = tier.rules
+    meanings = [meaning for flow in FLOWS if (meaning := identity.flow(flow)) and meaning.owner == tier]
+    assert {meaning.rule for meaning in meanings} == {None, rule}
+    assert sorted(meaning.reason.name for meaning in meanings) == ["GROUPS", "RULE", "TIER"]
+    assert identity.owner_of(rule) == tier
 
 
 def test_a_flow_of_an_endpoint_names_it(identity: Identity) -> None:

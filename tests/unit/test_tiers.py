@@ -21,7 +21,7 @@ from ovsfw.policy.model import (
     SecurityGroup,
     Tier,
 )
-from ovsfw.policy.tiers import MAX_RULES, MAX_TIERS
+from ovsfw.policy.tiers import MAX_LOOKUPS
 from ovsfw.policy.verdict import DHCP_SERVER, Connection, Judgement, verdict
 
 P = Prefix.parse
@@ -186,16 +186,16 @@ tiers: [{id: empty}, {id: nobody, applies_to: [], rules: [&deny {direction: ingr
 
 
 def many(tiers: int, rules: int) -> str:
-    """A document with tiers for a port."""
-    ports = "ports: [{id: vm1, mac_address: 52:54:00:00:00:01}]\ntiers:\n"
+    """A document with tiers for a port with two groups."""
+    ports = "security_groups: [{id: a}, {id: b}]\n"
+    ports += "ports: [{id: vm1, mac_address: 52:54:00:00:00:01, security_groups: [a, b]}]\ntiers:\n"
     rule_text = "      - {direction: ingress, action: deny, protocol: tcp, port_range_min: %d, port_range_max: 65535}\n"
     rules_text = "".join(rule_text % (number + 1) for number in range(rules))
     return ports + "".join(f"  - id: tier-{number}\n    rules:\n{rules_text}" for number in range(tiers))
 
 
 def test_more_than_open_vswitch_takes_is_refused() -> None:
-    parse(many(2, MAX_RULES // 2), "t")
-    with pytest.raises(PolicyError, match=r"tiers: port vm1 has 502 IPv4 ingress rules in its tiers; there can be 500"):
-        parse(many(2, MAX_RULES // 2 + 1), "t")
-    with pytest.raises(PolicyError, match=r"tiers: 101 tiers; there can be 100"):
-        parse(many(MAX_TIERS + 1, 0).replace("    rules:\n", ""), "t")
+    most = (MAX_LOOKUPS - 2 - 4) // 2
+    parse(many(2, most), "t")
+    with pytest.raises(PolicyError, match=r"tiers: port vm1 has 2 tiers with 1,146 IPv4 ingress rules; .* 1,150 tiers"):
+        parse(many(2, most + 1), "t")

@@ -91,18 +91,24 @@ def egress(family: int, protocol: str | int | None = None, ports: Ports = None, 
     return rule("egress", family, protocol, ports, **more)
 
 
+def tier(name: str, *rules: Json, **more: Any) -> Json:
+    """A tier before the groups, for every port."""
+    return {"id": name, "rules": list(rules), **more}
+
+
 OPEN = [rule(direction, family) for direction in ("ingress", "egress") for family in (4, 6)]
 TALKER = [egress(4), egress(6)]
 # Groups that every policy here has.
 STANDARD: dict[str, list[Json]] = {"open": OPEN, "talker": TALKER, "nothing": []}
 
 
-def policy_of(
+def policy_of(  # noqa: PLR0913, PLR0917 - the parts of a document
     ports: Iterable[Json],
     groups: Mapping[str, list[Json]],
     stateless: Collection[str] = (),
     address_groups: Mapping[str, list[str]] | None = None,
     networks: Iterable[Json] = (),
+    tiers: Iterable[Json] = (),
 ) -> Policy:
     """Through the front door: what is tested is a document."""
     document = {
@@ -111,6 +117,7 @@ def policy_of(
             for name, rules in {**STANDARD, **groups}.items()
         ],
         "address_groups": [{"id": name, "addresses": found} for name, found in (address_groups or {}).items()],
+        "tiers": list(tiers),
         "ports": list(ports),
         "networks": list(networks),
     }
