@@ -117,6 +117,10 @@ class DummySwitch:
     def send(self, ofport: int, *packets: bytes) -> dict[int, list[bytes]]:
         """Let packets come in by a port; what came out, by port."""
         self.call("netdev-dummy/receive", f"p{ofport}", *(packet.hex() for packet in packets))
+        return self.sent()
+
+    def sent(self) -> dict[int, list[bytes]]:
+        """What came out since it was looked at last, by port."""
         return {port: sent for port in self._read if (sent := self._sent(port))}
 
     def _sent(self, ofport: int) -> list[bytes]:
