@@ -31,7 +31,7 @@ from ovsfw.policy.verdict import (
 STRANGER = 0x0200000000AA  # a MAC that nobody has
 UNUSED_VLAN = 4094
 OVERRIDE = 1 << 29  # the flag of a neighbour advertisement
-SYN, SYN_FIN, NO_FLAGS, XMAS, SYN_ACK = 0x02, 0x03, 0x00, 0x29, 0x12
+SYN, SYN_FIN, NO_FLAGS, XMAS, SYN_ACK, RST, FIN_ACK = 0x02, 0x03, 0x00, 0x29, 0x12, 0x04, 0x11
 # LLDP, MPLS, PPPoE discovery, RARP.
 OTHER_TYPES = {"LLDP": 0x88CC, "MPLS": 0x8847, "PPPoE": 0x8863, "RARP": 0x8035}
 ALL_NODES, ALL_ROUTERS, ALL_REPORTS = map(Prefix.parse, ("ff02::1", "ff02::2", "ff02::16"))
@@ -252,6 +252,11 @@ class _Cast:
         if open_ and open_.protocol == TCP and self.scene.stateful:
             for name, flags in (("SYN and FIN", SYN_FIN), ("no flags", NO_FLAGS), ("FIN, PSH and URG", XMAS)):
                 yield self.bad(f"TCP with {name} to an allowed port", self.frame(self.talk(flags=flags)))
+            for name, flags in (("RST", RST), ("FIN and ACK", FIN_ACK)):
+                # From a port of its own, so that it ends no connection of the other attempts.
+                segment = f.tcp(self.source, self.target, (SOURCE_PORT + 1, open_.port), flags)
+                frame = self.frame(f.ip(self.source, self.target, TCP, segment))
+                yield self.bad(f"TCP with {name} of no connection to an allowed port", frame)
 
     def outside(self) -> Iterator[Attempt]:
         """From beyond the switch: what no endpoint must get."""

@@ -19,7 +19,7 @@ from ovsfw.compiler import Bindings, compile_policy
 from ovsfw.lab.vswitch import PrivateSwitch
 from ovsfw.switch.ovsdb import Ovsdb
 from tests.dummy import BRIDGE, DummySwitch
-from tests.ovs.packets.bench import Json, mac, policy_of, vm
+from tests.ovs.packets.bench import Json, egress, ingress, mac, policy_of, vm
 
 pytestmark = pytest.mark.ovs
 
@@ -54,9 +54,8 @@ class TrunkedVm:
             self._patch(f"t-{name}", TRUNK, f"i-{name}", inner)
             self._patch(f"i-{name}", BRIDGE, f"t-{name}", local, f"external_ids:iface-id={name}")
         ports = [port("parent", "ssh"), port("web", "http"), port("mute", "nothing")]
-        self.host.program(
-            compile_policy(policy_of(ports, {"ssh": both_ways(22), "http": both_ways(80)}), bindings(ovs))
-        )
+        policy = policy_of(ports, {"ssh": both_ways(22), "http": both_ways(80)})
+        self.host.program(compile_policy(policy, bindings(ovs)))
 
     def _patch(self, name: str, bridge: str, peer: str, tag: int, *more: str) -> None:
         interface = ("--", "set", "interface", name, "type=patch", f"options:peer={peer}", *more)
