@@ -24,11 +24,12 @@ from ovsfw.switch.rundir import default_rundir, management_socket
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """An open bridge: its OpenFlow channel, and what was plugged into it when it was opened."""
+    """An open bridge: its OpenFlow channel and where that is, and what was plugged into it when it was opened."""
 
     channel: Channel
     bindings: Bindings
     fail_mode: str
+    path: Path
 
 
 @asynccontextmanager
@@ -38,8 +39,9 @@ async def opened(db: str, bridge: str) -> AsyncIterator[Bridge]:
     try:
         await ovsdb.connect(db)
         bindings = ovsdb.snapshot(bridge)
-        await channel.connect(management_socket(bridge, rundir_of(db)))
-        yield Bridge(channel, bindings, ovsdb.fail_mode(bridge))
+        path = management_socket(bridge, rundir_of(db))
+        await channel.connect(path)
+        yield Bridge(channel, bindings, ovsdb.fail_mode(bridge), path)
     finally:
         channel.close()
         ovsdb.close()
@@ -61,6 +63,7 @@ class Comparison:
     program: Program
     installed: Installed
     change: Change
+    bindings: Bindings
     warnings: tuple[str, ...]
     settled: Totals = NOTHING
 
@@ -78,13 +81,13 @@ def is_before_us(flow: Flow) -> bool:
 async def compare(policy: Policy, db: str, bridge: str) -> Comparison:
     """Look, and change nothing."""
     async with opened(db, bridge) as held:
-        return await _compare(held, policy)
+        return await compare_with(held, policy)
 
 
 async def apply_once(policy: Policy, db: str, bridge: str) -> Comparison:
     """Make a bridge hold exactly a policy, in one atomic bundle, and its live connections follow."""
     async with opened(db, bridge) as held:
-        comparison = await _compare(held, policy)
+        comparison = await compare_with(held, policy)
         settling = Settling(held.channel)
         wanted = Enforced(policy, held.bindings, comparison.change)
         await enforce(held.channel, settling, wanted, is_new=True)
@@ -107,11 +110,12 @@ def compile_nothing(bindings: Bindings) -> Program:
     return Program(FlowSet({}), dict.fromkeys(ofports, False), fragment_ports=False)
 
 
-async def _compare(held: Bridge, policy: Policy) -> Comparison:
+async def compare_with(held: Bridge, policy: Policy) -> Comparison:
+    """Look at a bridge that is open."""
     program = compile_policy(policy, held.bindings)
     installed = await read(held.channel)
     change = change_between(installed.ours, installed.settings, program)
-    return Comparison(program, installed, change, tuple(_warnings(held, policy)))
+    return Comparison(program, installed, change, held.bindings, tuple(_warnings(held, policy)))
 
 
 def _warnings(held: Bridge, policy: Policy) -> list[str]:

@@ -101,6 +101,11 @@ class Judge:
         """The zones of some endpoints."""
         return frozenset(zone for zone, ofport in self._endpoints if ofport in ofports)
 
+    def owner(self, zone: int, mine: Prefix) -> str:
+        """The id of the port of this host that an address belongs to; "" for none."""
+        here = self._owner(zone, mine)
+        return here.port.id if here else ""
+
     def judge(self, entry: Tracked) -> Judged:
         """What must happen to an entry."""
         if not entry.plain or entry.is_derived or not entry.mark & ~p.BLOCKED or entry.zone not in self.zones:

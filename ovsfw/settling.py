@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from ovsfw.compiler import pipeline as p
@@ -86,7 +86,7 @@ class Settling:
     """Brings live connections in line with the newest policy.
 
     Its state is that policy's judge while there is work left, what has been tried for it, and whether anything was
-    blocked when conntrack was last read.
+    blocked when conntrack was last read.  `on_done` is told of everything that is done.
     """
 
     def __init__(self, switch: Tracker) -> None:
@@ -97,6 +97,7 @@ class Settling:
         self._begun = asyncio.Event()
         self._any_blocked = True
         self.totals = NOTHING
+        self.on_done: Callable[[Due], None] = lambda _done: None
 
     @property
     def is_settled(self) -> bool:
@@ -206,6 +207,7 @@ class Settling:
         await self._switch.remark(found.revive, blocked=False)
         await self._switch.forget_connections(found.forget)
         self.totals = self.totals.plus(found)
+        self.on_done(found)
         if found:
             logger.info("%s", found)
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import ovsfw.cli.check as checking
 from ovsfw import __version__
-from ovsfw.cli import bridge, compiling, lab, running, show, why
+from ovsfw.cli import bridge, compiling, connections, lab, running, show, why
 from ovsfw.errors import OvsfwError
 
-FAMILIES = (checking, compiling, bridge, running, show, why, lab)
+FAMILIES = (checking, compiling, bridge, connections, running, show, why, lab)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -9,14 +9,20 @@ import asyncio
 import itertools
 import json
 import os
+import pty
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import pytest
 
 from ovsfw.compiler import Binding, Bindings
+from ovsfw.compiler.bindings import Uplink
 from ovsfw.lab import netns
 from ovsfw.lab.vswitch import PrivateSwitch
 from ovsfw.openflow.tracked import Tracked
@@ -31,7 +37,8 @@ pytestmark = [pytest.mark.ovs, pytest.mark.packets]
 Json: TypeAlias = dict[str, Any]
 T = TypeVar("T")
 SERVER, CUT_WITHIN = "10.0.0.2", 1.0
-BINDINGS = Bindings(tuple(Binding(f"vm{n}", n) for n in (1, 2, 3)))
+LOCAL = 0xFFFFFFFE
+BINDINGS = Bindings(tuple(Binding(f"vm{n}", n) for n in (1, 2, 3)), (Uplink(LOCAL),))
 _PORTS = itertools.count(1000, 4)
 
 
@@ -49,7 +56,10 @@ def switch(ovs: PrivateSwitch) -> Iterator[PrivateSwitch]:
             netns.batch([f"netns add {space(n)}", veth])
             netns.inside(space(n), "sh", "-c", f"ip a add 10.0.0.{n}/24 dev eth0; ip link set eth0 up; "
                          "ethtool -K eth0 tx off >/dev/null")  # fmt: skip
-            ovs.vsctl("add-port", "br-int", f"vm{n}", "--", "set", "interface", f"vm{n}", f"ofport_request={n}")
+            ovs.vsctl(
+                *("add-port", "br-int", f"vm{n}", "--", "set", "interface", f"vm{n}"),
+                *(f"ofport_request={n}", f"external_ids:iface-id=vm{n}"),
+            )
         yield ovs
     finally:
         netns.remove([space(n) for n in (1, 2, 3)])
@@ -63,9 +73,13 @@ def port(n: int, *groups: str, ip: str = "") -> Json:
     return {"id": f"vm{n}", "mac_address": f"52:54:00:00:00:0{n}", "fixed_ips": [address], "security_groups": groups}
 
 
-def policy(*ports: Json, **groups: list[Json]) -> Policy:
+def document(*ports: Json, **groups: list[Json]) -> str:
     described = [{"id": name, "rules": rules} for name, rules in groups.items()]
-    return parse(json.dumps({"security_groups": described, "ports": ports}), "live.json")
+    return json.dumps({"security_groups": described, "ports": ports})
+
+
+def policy(*ports: Json, **groups: list[Json]) -> Policy:
+    return parse(document(*ports, **groups), "live.json")
 
 
 def allow(direction: str, **more: Any) -> Json:
@@ -203,3 +217,142 @@ def test_what_another_rule_allows_loses_nothing(host: Host, change: str) -> None
             host.change(wanted)
             assert silent(streams) == []
     assert {stream.name: lost(stream) for stream in streams[2:]} == {"udp up": 0, "udp down": 0, "icmp": 0}
+
+
+# --- The commands ---------------------------------------------------------------------------------------------------
+
+RULES = {"talker": OUT, "server": [allow("ingress", id="to-server", protocol="tcp")]}
+LATER = {"talker": OUT, "server": []}
+
+
+@pytest.fixture
+def files(tmp_path: Path, host: Host) -> tuple[str, str]:
+    """A policy that is enforced, and one that takes TCP to vm2 away."""
+    found = []
+    for name, groups in (("now", RULES), ("later", LATER)):
+        path = tmp_path / f"{name}.json"
+        path.write_text(document(port(1, "talker"), port(2, "server"), port(3, "talker"), **groups))
+        found.append(str(path))
+    host.change(parse(Path(found[0]).read_text(), "now"))
+    return found[0], found[1]
+
+
+def command(switch: PrivateSwitch, *words: str) -> list[str]:
+    return [sys.executable, "-m", "ovsfw", *words, "--db", switch.db]
+
+
+def ovsfw(switch: PrivateSwitch, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(switch, *words), capture_output=True, text=True, check=False, timeout=60)
+
+
+@contextmanager
+def downloading(client: int = 1) -> Iterator[Stream]:
+    with closing(download(space(client), space(2), (SERVER, next(_PORTS)))) as stream:
+        assert stream.goes_on()
+        yield stream
+
+
+def test_connections_are_told_with_names_and_rules(switch: PrivateSwitch, files: tuple[str, str]) -> None:
+    now, later = files
+    with downloading(1), downloading(3):
+        told = ovsfw(switch, "connections", "--policy", now)
+        assert told.returncode == 0, told.stderr
+        first = next(line for line in told.stdout.splitlines() if "vm1 -> vm2" in line)
+        assert "-> 10.0.0.2:" in first
+        assert "ESTABLISHED  allowed  by talker: anything to anywhere; by server: tcp from anywhere  forgotten" in first
+        assert told.stdout.splitlines()[-1] == "br-int: 2 of 2 connections, 0 blocked"
+        [only] = json.loads(ovsfw(switch, "connections", "vm3", "--policy", now, "--format", "json").stdout)[
+            "connections"
+        ]
+        assert (only["sender"], only["receiver"], only["state"], only["fate"]) == ("vm3", "vm2", "ESTABLISHED", "live")
+        assert only["admitted_by"][1] == "to-server"
+        for words, amount in (
+            (["--blocked"], 0), (["--rule", "to-server", "--state", "established"], 2),
+            (["--port", str(only["destination_port"])], 1),
+        ):  # fmt: skip
+            told = ovsfw(switch, "connections", "--policy", now, *words)
+            assert told.stdout.splitlines()[-1].startswith(f"br-int: {amount} of 2 connections"), words
+        assert "denied, and not blocked" in ovsfw(switch, "connections", "--policy", later).stdout
+    for words, error in ((["vm9"], "not in the policy"), (["--rule", "none"], "no such rule")):
+        told = ovsfw(switch, "connections", "--policy", now, *words)
+        assert told.returncode == 1
+        assert error in told.stderr
+
+
+def test_watching_goes_on_until_interrupted(switch: PrivateSwitch, files: tuple[str, str]) -> None:
+    words = command(switch, "connections", "--policy", files[0], "--watch", "0.1", "--format", "json")
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        for _ in range(3):
+            assert json.loads(watching.stdout.readline()) == {"connections": [], "foreign": 0}
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(20) == 130
+
+
+def test_diff_tells_what_would_be_cut_and_touches_nothing(switch: PrivateSwitch, files: tuple[str, str]) -> None:
+    with downloading() as stream:
+        told = ovsfw(switch, "diff", "--policy", files[1])
+        assert told.returncode == 2, told.stderr
+        [cut] = [line for line in told.stdout.splitlines() if line.startswith("cut: ")]
+        assert cut.endswith("vm1 -> vm2")
+        assert "-> 10.0.0.2:" in cut
+        found = json.loads(ovsfw(switch, "diff", "--policy", files[1], "--format", "json").stdout)
+        assert {kind: len(entries) for kind, entries in found["connections"].items()} == {
+            "cut": 1, "revive": 0, "judge_anew": 0,
+        }  # fmt: skip
+        assert stream.goes_on()
+        assert ovsfw(switch, "diff", "--policy", files[0]).returncode == 0
+
+
+def on_trial(switch: PrivateSwitch, file: str, seconds: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
+    words = command(switch, "apply", "--policy", file, "--confirm", seconds)
+    return subprocess.Popen(
+        words, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def wait_for_trial(trial: subprocess.Popen[str]) -> None:
+    assert trial.stderr is not None
+    for line in trial.stderr:
+        if "taken back in" in line:
+            return
+    pytest.fail("it never waited")
+
+
+@pytest.mark.parametrize("end", ["time", "SIGTERM", "SIGINT", "SIGHUP", "terminal"])
+def test_a_change_that_nobody_confirms_is_taken_back(switch: PrivateSwitch, files: tuple[str, str], end: str) -> None:
+    parent, child = pty.openpty()
+    with downloading() as stream, on_trial(switch, files[1], "0.5" if end == "time" else "60", child) as trial:
+        os.close(child)
+        wait_for_trial(trial)
+        if end == "terminal":
+            os.write(parent, b"\x04")
+        elif end != "time":
+            trial.send_signal(getattr(signal, end))
+        assert trial.wait(30) == 1
+        assert trial.stderr is not None
+        assert "taken back: " in trial.stderr.read()
+        assert ovsfw(switch, "verify", "--policy", files[0]).returncode == 0
+        assert stream.goes_on()
+    os.close(parent)
+
+
+@pytest.mark.parametrize("way", ["command", "Enter"])
+def test_a_change_that_is_confirmed_stays(switch: PrivateSwitch, files: tuple[str, str], way: str) -> None:
+    parent, child = pty.openpty()
+    with downloading() as stream, on_trial(switch, files[1], "60", child) as trial:
+        os.close(child)
+        wait_for_trial(trial)
+        second = ovsfw(switch, "apply", "--policy", files[0], "--confirm", "60")
+        assert second.returncode == 1
+        assert "another change waits to be confirmed" in second.stderr
+        if way == "Enter":
+            os.write(parent, b"\n")
+        else:
+            assert ovsfw(switch, "confirm").returncode == 0
+        assert trial.wait(30) == 0
+        assert ovsfw(switch, "verify", "--policy", files[1]).returncode == 0
+        assert not stream.goes_on(0.3)
+    os.close(parent)
+    nothing = ovsfw(switch, "confirm")
+    assert (nothing.returncode, nothing.stderr) == (1, "ovsfw: no change of bridge br-int waits to be confirmed\n")
