@@ -35,8 +35,8 @@ def answer_of(key: Tuple) -> bytes | None:
     else:
         kind, pseudo = _IP, ends + struct.pack("!xBH", key.protocol, len(segment))
         header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(segment), 0, 0, 64, key.protocol, 0) + ends
-        header = _sealed(header, 10, header)
-    return _NOBODY + kind + header + _sealed(segment, at, segment if key.protocol == ICMP else pseudo + segment)
+        header = sealed(header, 10, header)
+    return _NOBODY + kind + header + sealed(segment, at, segment if key.protocol == ICMP else pseudo + segment)
 
 
 def _tcp(key: Tuple) -> tuple[bytes, int]:
@@ -53,7 +53,7 @@ def _icmp(key: Tuple) -> tuple[bytes, int]:
     return struct.pack("!BBHHH", *key.answer, 0, key.source_port, 0), 2
 
 
-def _sealed(data: bytes, at: int, covered: bytes) -> bytes:
+def sealed(data: bytes, at: int, covered: bytes) -> bytes:
     """The data with the checksum (RFC 1071) of what is covered in its place; 0 is sent as all ones (RFC 768)."""
     total = sum(struct.unpack(f"!{(len(covered) + 1) // 2}H", covered + bytes(len(covered) % 2)))
     while total >> 16:
