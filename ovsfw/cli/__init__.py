@@ -12,10 +12,11 @@ from pathlib import Path
 
 import ovsfw.cli.check as checking
 from ovsfw import __version__
+from ovsfw.cli import audit as auditing
 from ovsfw.cli import bridge, compiling, connections, lab, running, show, why
 from ovsfw.errors import OvsfwError
 
-FAMILIES = (checking, compiling, bridge, connections, running, show, why, lab)
+FAMILIES = (checking, auditing, compiling, bridge, connections, running, show, why, lab)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ovsfw.apply import opened, rundir_of
-from ovsfw.cli.options import add_bridge, add_format, add_policy
+from ovsfw.cli.options import add_bridge, add_format, add_policy, policy_of
 from ovsfw.compiler.bindings import Bindings
 from ovsfw.compiler.identity import Identity
 from ovsfw.errors import ConfigError, SwitchError
@@ -20,7 +20,6 @@ from ovsfw.explain.usage import Unused, Usage, dropped, is_installed, unused, us
 from ovsfw.openflow.ages import LONGEST_IDLE, Age
 from ovsfw.policy.model import Policy, Port, format_mac
 from ovsfw.policy.wording import rule_text
-from ovsfw.sources.file import read_policy
 from ovsfw.switch import ages as counters
 from ovsfw.switch.rundir import management_socket
 
@@ -76,7 +75,7 @@ class Table:
 
 def run(args: argparse.Namespace) -> int:
     """Look and print."""
-    policy = read_policy(args.policy)
+    policy = policy_of(args)
     if (args.what == "port") != (args.port is not None):
         raise ConfigError("a port goes with `show port`: ovsfw show port PORT")
     if args.unused is not None and args.what != "rules":

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ovsfw.apply import opened, rundir_of
-from ovsfw.cli.options import add_bridge, add_format, add_policy
+from ovsfw.cli.options import add_bridge, add_format, add_policy, policy_of
 from ovsfw.compiler.bindings import Bindings
 from ovsfw.compiler.identity import Identity
 from ovsfw.errors import ConfigError, SwitchError
@@ -23,7 +23,6 @@ from ovsfw.explain.legs import Leg, NoLegError, legs
 from ovsfw.explain.live import Passage, passage
 from ovsfw.policy.model import Family, Policy, Port
 from ovsfw.policy.wording import connection_text, port_text, rule_text
-from ovsfw.sources.file import read_policy
 from ovsfw.switch.rundir import control_socket
 from ovsfw.switch.trace import trace
 
@@ -81,7 +80,7 @@ class Asked:
 
 def run(args: argparse.Namespace) -> int:
     """Ask and tell."""
-    policy = read_policy(args.policy)
+    policy = policy_of(args)
     asked = _captured(args, policy) if args.hex or args.pcap else _in_words(args, policy)
     found, note = ((), "") if args.offline else _ask_switch(args, policy, asked)
     if args.format == "json":

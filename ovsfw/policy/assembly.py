@@ -91,6 +91,16 @@ class Assembly:
                 self._report.add((*path, "routers", index), text)
         return _prefixes(shape.routers)
 
+    def paths(self) -> dict[tuple[str, str], Path]:
+        """Where each object stands, by its collection (rules too) and its id."""
+        everything = {
+            "ports": self._ports.paths(),
+            "security_groups": self._groups.paths(),
+            "address_groups": self._address_groups.paths(),
+            "rules": self._rules.paths(),
+        }
+        return {(kind, name): path for kind, paths in everything.items() for name, path in paths.items()}
+
     def assertions(self) -> tuple[Located, ...]:
         """What the document says about its own policy, in its order."""
         selectors = SelectorReader(self._ports, self._groups, self._address_groups, self._report)

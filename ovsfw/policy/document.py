@@ -17,7 +17,7 @@ from ovsfw.policy.assembly import Assembly
 from ovsfw.policy.assertion_reader import Located
 from ovsfw.policy.assertions import Outcome, failure_text, judge
 from ovsfw.policy.model import Policy, Port, Rule
-from ovsfw.policy.places import Builder, Node, Place, place_of, show
+from ovsfw.policy.places import Builder, Node, Path, Place, place_of, show
 from ovsfw.policy.report import Report
 from ovsfw.policy.rules import unmatchable
 
@@ -32,6 +32,11 @@ class Document:
     policy: Policy
     assertions: tuple[Located, ...]
     _report: Report
+    _paths: Mapping[tuple[str, str], Path]
+
+    def locate(self, about: tuple[str, str], message: str) -> Problem:
+        """Something to say about an object of the policy, by its collection (rules too) and its id."""
+        return self._report.locate(self._paths[about], message)
 
     def judge(self) -> tuple[Outcome, ...]:
         """Decide the assertions, in the order of the document."""
@@ -59,7 +64,7 @@ def read(text: bytes | str, source: str) -> Document:
         report.add((), f"{what}; {EXPECTED}")
         value = {}
     assembly = Assembly(value, report)
-    document = Document(assembly.policy(), assembly.assertions(), report)
+    document = Document(assembly.policy(), assembly.assertions(), report, assembly.paths())
     report.raise_if_any()
     return document
 

@@ -33,6 +33,10 @@ class Names:
         if isinstance(name, str):
             self._by_name.setdefault(name, []).append(identifier)
 
+    def paths(self) -> dict[str, Path]:
+        """Where each object stands, by its id."""
+        return dict(self._ids)
+
     def __iter__(self) -> Iterator[str]:
         """Everything that a reference could say, sorted."""
         return iter(sorted(self._ids.keys() | self._by_name.keys()))

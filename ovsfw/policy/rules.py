@@ -37,6 +37,10 @@ class RuleReader:
         self._given: dict[str, Path] = {}
         self._made: dict[str, Path] = {}
 
+    def paths(self) -> dict[str, Path]:
+        """Where each rule stands, by its id."""
+        return {**self._made, **{identifier: path[:-1] for identifier, path in self._given.items()}}
+
     def read(self, data: object, path: Path, group: str) -> Rule | None:
         """A rule of a group, with an id; None when it is none.  Reports what is wrong with it."""
         found = read(RuleShape, data, path, self.report)

@@ -1,0 +1,120 @@
+"""`ovsfw audit`: what it finds, and that what it calls shadowed can go."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ovsfw.cli import main
+from ovsfw.policy.audit import audit
+from ovsfw.policy.model import Policy
+from ovsfw.policy.verdict import verdict
+from tests.strategies import connections, policies
+
+EXAMPLES = int(os.environ.get("OVSFW_EXAMPLES", "30"))
+WRONG = """
+security_groups:
+  - id: web
+    rules:
+      - {direction: ingress, protocol: tcp, port_range_min: 20, port_range_max: 25}
+      - {direction: ingress, ethertype: IPv6}
+      - {direction: ingress, protocol: tcp, port_range_min: 22, port_range_max: 23, remote_ip_prefix: 10.0.0.0/8}
+      - {direction: ingress, protocol: udp, port_range_min: 53, port_range_max: 54, remote_ip_prefix: 10.0.0.0/24}
+      - {direction: ingress, protocol: udp, port_range_min: 53, port_range_max: 53, remote_ip_prefix: 10.0.0.0/23}
+      - {direction: ingress, protocol: udp, port_range_min: 53, port_range_max: 53, remote_ip_prefix: 10.0.1.0/24}
+      - {direction: ingress, protocol: udplite, port_range_min: 5, port_range_max: 5}
+      - {direction: ingress, protocol: sctp, remote_address_group_id: empty}
+      - {direction: ingress, protocol: gre, remote_group_id: lonely}
+  - {id: lonely}
+  - {id: unused}
+address_groups:
+  - {id: empty}
+  - {id: unnamed, addresses: [192.0.2.0/24]}
+ports:
+  - {id: a, mac_address: "52:54:00:00:00:01", security_groups: [web], allowed_address_pairs: [{ip_address: 0.0.0.0/0}]}
+  - {id: b, mac_address: "52:54:00:00:00:02"}
+  - {id: c, mac_address: "52:54:00:00:00:03", port_security_enabled: false}
+"""
+FOUND = {
+    "any-any:web/ingress-ipv6-any": ("error", 6),
+    "pairs-wide-open:a": ("error", 20),
+    "world-open:web/ingress-ipv4-tcp-20-25": ("error", 5),
+    "allows-nothing:web/ingress-ipv4-udplite-5": ("warning", 11),
+    "empty-addresses:empty": ("warning", 17),
+    "shadowed:web/ingress-ipv4-tcp-22-23-from-10.0.0.0/8": ("warning", 7),
+    # By the two halves of it together; and one of the halves by it.
+    "shadowed:web/ingress-ipv4-udp-53-from-10.0.0.0/23": ("warning", 9),
+    "shadowed:web/ingress-ipv4-udp-53-from-10.0.1.0/24": ("warning", 10),
+    "unguarded:c": ("warning", 22),
+    "empty-remote:web/ingress-ipv4-gre-from-lonely": ("note", 13),
+    "no-groups:b": ("note", 21),
+    "unused-addresses:unnamed": ("note", 18),
+    "unused-group:unused": ("note", 15),
+}
+
+
+@pytest.fixture
+def policy_file(tmp_path: Path) -> str:
+    path = tmp_path / "policy.yaml"
+    path.write_text(WRONG)
+    return str(path)
+
+
+def test_everything_is_found_where_it_is(policy_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", "--policy", policy_file, "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {each["id"]: (each["severity"], each["line"]) for each in found} == FOUND
+
+
+def test_text_and_exit_status(policy_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", "--policy", policy_file, "--fail-on", "error"]) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == (
+        f"{policy_file}:6:9: error: any-any:web/ingress-ipv6-any lets everybody in by any protocol (IPv6); "
+        "say which protocol and ports, and for whom"
+    )
+    assert lines[-1] == f"{policy_file}: 3 errors, 6 warnings, 4 notes"
+    Path(policy_file).write_text("security_groups: [{id: a}]\n")
+    assert main(["audit", "--policy", policy_file, "--fail-on", "warning"]) == 0
+    assert main(["audit", "--policy", policy_file, "--fail-on", "note"]) == 2
+
+
+def test_sarif_has_what_its_schema_requires(policy_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", "--policy", policy_file, "--format", "sarif"]) == 0
+    log = json.loads(capsys.readouterr().out)
+    (run,) = log["runs"]
+    assert log["version"] == "2.1.0"
+    kinds = {rule["id"] for rule in run["tool"]["driver"]["rules"]}
+    assert len(run["results"]) == len(FOUND)
+    for result in run["results"]:
+        assert result["ruleId"] in kinds
+        assert result["level"] in {"error", "warning", "note"}
+        assert result["message"]["text"]
+        (location,) = result["locations"]
+        assert location["physicalLocation"]["region"]["startLine"] > 1
+
+
+def without(policy: Policy, rule_id: str) -> Policy:
+    groups = {
+        name: replace(group, rules=tuple(rule for rule in group.rules if rule.id != rule_id))
+        for name, group in policy.security_groups.items()
+    }
+    return replace(policy, security_groups=groups)
+
+
+@given(st.data())
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_without_a_shadowed_rule_every_verdict_is_the_same(data: st.DataObject) -> None:
+    policy = data.draw(policies())
+    for finding in audit(policy):
+        if finding.kind == "shadowed":
+            for _ in range(3):
+                connection = data.draw(connections(policy))
+                shorter = without(policy, finding.about[1])
+                assert verdict(shorter, connection).allowed is verdict(policy, connection).allowed
