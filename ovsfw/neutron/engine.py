@@ -11,9 +11,11 @@ import concurrent.futures
 import logging
 import threading
 
+from ovsfw.apply import rundir_of
 from ovsfw.compiler import NEUTRON
 from ovsfw.errors import OvsfwError
 from ovsfw.neutron.source import AgentSource
+from ovsfw.pidfile import PidFile
 from ovsfw.supervisor import Supervisor
 from ovsfw.switch.rundir import default_database
 from ovsfw.sync import Place, Sync
@@ -22,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 # How long the agent waits for a change to be made, in seconds; it is then made later.
 PATIENCE = 30.0
+# The daemon's: whoever comes second is refused.
+PIDFILE = "ovsfw.pid"
 # Another OpenFlow controller, the agent's, may set how fragments are shown; nobody tells us, so we look.
 AUDIT_EVERY = 30.0
 
@@ -30,9 +34,15 @@ class Engine:
     """A source, the sync of one bridge, and the thread that runs it."""
 
     def __init__(self, bridge: str, db: str = "") -> None:
-        """Begin.  `db` as `ovs-vsctl --db` has it, empty for the local one."""
+        """Begin.  `db` as `ovs-vsctl --db` has it, empty for the local one.
+
+        Raises ConfigError when `ovsfw run` is at work on this machine: two that keep one bridge would fight.
+        """
         self.source = AgentSource()
         self._place = Place(db or default_database(), bridge, NEUTRON)
+        self._pidfile = PidFile(rundir_of(self._place.db) / PIDFILE)
+        self._pidfile.claim()
+        self._pidfile.write()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"ovsfw-{bridge}", daemon=True)
         self._thread.start()
@@ -60,6 +70,7 @@ class Engine:
         """End the thread; flows stay."""
         self._loop.call_soon_threadsafe(self._supervisor.stop)
         self._thread.join()
+        self._pidfile.release()
 
     def _settle(self, why: str) -> bool:
         asked = asyncio.run_coroutine_threadsafe(self._sync.settle(why), self._loop)

@@ -30,7 +30,7 @@ DRIVERS = {
     "openvswitch": "neutron.agent.linux.openvswitch_firewall:OVSFirewallDriver",
 }
 SANDBOX = ("unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child")
-TEST_TIMEOUT = 180.0
+TEST_TIMEOUT = 400.0
 PASSED, FAILED, SKIPPED = "passed", "FAILED", "skipped"
 _EXIT = {0: PASSED, 5: SKIPPED}
 _ALL_PROTOCOLS = tuple(f"OpenFlow1{minor}" for minor in range(6))

@@ -93,6 +93,11 @@ class Host:
         return self.name
 
     @property
+    def tunnel(self) -> str:
+        """The address of its tunnels."""
+        return f"10.198.0.{10 + self.number}"
+
+    @property
     def environment(self) -> dict[str, str]:
         """Where the tools of Open vSwitch find its switch."""
         rundir = str(self.directory)
@@ -180,6 +185,10 @@ class Lab:
             for link in ("lo", "eth0"):
                 run("ip", "-n", host.netns, "link", "set", link, "up")
             run("ip", "-n", host.netns, "link", "set", "eth0", "mtu", "1600")
+            run("ip", "link", "add", f"d{host.number}", "type", "veth", "peer", "name", "phy", "netns", host.netns)
+            run("ip", "link", "set", f"d{host.number}", "master", "control", "mtu", "1600", "up")
+            run("ip", "-n", host.netns, "link", "set", "phy", "mtu", "1600", "up")
+            run("ip", "netns", "exec", host.netns, "ethtool", "-K", "phy", "tx", "off", "rx", "off", check=False)
 
     def _rabbitmq(self) -> None:
         home = self.directory / "rabbitmq"
@@ -275,6 +284,7 @@ class Lab:
         self.spawn(
             f"{host.name}-vswitchd", *inside, "ovs-vswitchd", f"unix:{directory}/db.sock", *common, env=host.environment
         )
+        self._underlay(host)
         # Where the agent, as root, must not ask for passwords.
         helper = f"{BIN}/privsep-helper --config-file {directory}/agent.conf"
         sections = ("", "_ovs_vsctl", "_namespace", "_conntrack", "_link", "_dhcp_release")
@@ -284,10 +294,19 @@ class Lab:
                 transport=_transport(SERVER),
                 state=directory / "state",
                 driver=host.driver,
-                address=f"10.199.0.{10 + host.number}",
+                address=host.tunnel,
             )
             + "".join(f"[privsep{section}]\nhelper_command = {helper}\n" for section in sections)
         )
+
+    def _underlay(self, host: Host) -> None:
+        """The userspace datapath finds the other ends of tunnels by addresses of its own bridges alone."""
+        bridge = ("--may-exist", "add-br", "br-phys", "--", "set", "bridge", "br-phys", "datapath_type=netdev")
+        host.ovs("ovs-vsctl", *bridge, "--", "add-port", "br-phys", "phy")
+        inside = ("ip", "-n", host.netns)
+        until(lambda: succeeds(*inside, "link", "show", "br-phys"), "br-phys")
+        run(*inside, "addr", "add", f"{host.tunnel}/24", "dev", "br-phys")
+        run(*inside, "link", "set", "br-phys", "mtu", "1600", "up")
 
     def start_agent(self, host: Host) -> None:
         """Start the L2 agent of a host."""

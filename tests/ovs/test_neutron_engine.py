@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from ovsfw.errors import ConfigError
 from ovsfw.lab.vswitch import PrivateSwitch
 from ovsfw.neutron.engine import Engine
 from tests.dummy import BRIDGE, DummySwitch
@@ -163,6 +166,22 @@ def test_another_agent_that_says_the_same_changes_no_flow(engine: Engine, host: 
     finally:
         again.close()
     assert before.count("cookie=0xf5f") == len(ours(host))
+
+
+def test_beside_the_daemon_it_refuses_to_begin(host: DummySwitch) -> None:
+    lock = f"import fcntl; f = open({str(host.switch.rundir / 'ovsfw.pid')!r}, 'w'); fcntl.lockf(f, fcntl.LOCK_EX)"
+    daemon = subprocess.Popen(
+        [sys.executable, "-c", f"{lock}; print(f.name, flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert daemon.stdout is not None
+        daemon.stdout.readline()
+        with pytest.raises(ConfigError, match="ovsfw is running already"):
+            Engine(BRIDGE, host.switch.db)
+    finally:
+        daemon.communicate(b"\n")
 
 
 def test_a_switch_that_was_restarted_gets_its_flows_back(engine: Engine, host: DummySwitch) -> None:
