@@ -13,6 +13,7 @@ from ovsfw.errors import OvsfwError
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
+CANCEL_AGAIN = 0.5
 
 
 class Backoff:
@@ -65,9 +66,7 @@ class Supervisor:
         try:
             await self._stopping.wait()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await _end(tasks)
 
     async def _keep(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         backoff, state = Backoff(), self.states[name]
@@ -88,3 +87,12 @@ class Supervisor:
                 backoff.reset()
             state.failures, state.problem, state.when = state.failures + 1, problem, time.time()
             await asyncio.sleep(backoff.pause())
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel until all have ended: before Python 3.12, `asyncio.wait_for` may swallow a cancellation (gh-86296)."""
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN)

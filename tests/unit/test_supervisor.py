@@ -57,3 +57,20 @@ def test_a_task_may_be_finished() -> None:
     supervisor.add("once", once)
     asyncio.run(supervisor.run())
     assert supervisor.states["once"].failures == 0
+
+
+def test_a_task_that_misses_its_cancellation_is_cancelled_again() -> None:
+    supervisor = Supervisor()
+    missed: list[str] = []
+
+    async def deaf() -> None:
+        supervisor.stop()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            missed.append("once")
+        await asyncio.Event().wait()
+
+    supervisor.add("deaf", deaf)
+    asyncio.run(asyncio.wait_for(supervisor.run(), 30))
+    assert missed == ["once"]
