@@ -38,7 +38,7 @@ GROUP = m.REGISTERS[7]
 """Whose rules are being looked up: a security group; a tier; or one rule of a tier, by its hint with bit 31 set."""
 EGRESS_RULE = m.REGISTERS[8]
 """The egress rule that has spoken in this pass: its hint in bits 0-27, and what it says.  Bit 31: accepted.  Bit 30:
-refused by a tier, with bit 29: and the sender is told.  Bit 28: passed by a tier.  0: none has spoken."""
+refused by a tier, with bit 29: rejected.  Bit 28: passed by a tier.  0: none has spoken."""
 INGRESS_RULE = m.REGISTERS[9]
 """The same for ingress."""
 CLASS = m.REGISTERS[10]

@@ -35,7 +35,7 @@ class Reason(Enum):
     TIER = 41, "the rules of a tier, one after the other"
     SPOKEN = 42, "a rule has spoken; the others are not asked"
     REFUSED = 43, "a rule of a tier denies it"
-    REJECTED = 44, "a rule of a tier rejects it, and its sender is told"
+    REJECTED = 44, "a rule of a tier rejects it"
     NO_PORTS = 45, "the first fragment of a datagram must show its ports"
     FORWARD = 25, "this MAC address lives here"
     FLOOD = 26, "broadcast and multicast go to every endpoint of the network that accepts them"
