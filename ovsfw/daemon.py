@@ -54,6 +54,9 @@ class Daemon:
         self._pidfile = PidFile(options.rundir / "ovsfw.pid")
         self.supervisor.add("sync", self.sync.run)
         self.supervisor.add("control", self._serve)
+        if options.place.records_drops:
+            self.supervisor.add("drops", self.sync.watch.run)
+            self.control.register("drops", "[PORT]", 0, 1, self.sync.watch.tell)
         self._register()
 
     async def run(self) -> None:

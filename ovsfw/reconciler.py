@@ -141,10 +141,10 @@ class Reconciler:
     `others` are the flows of others, as they were when the switch was read last.
     """
 
-    def __init__(self, switch: Switch, hook: Hook = STANDALONE) -> None:
+    def __init__(self, switch: Switch, hook: Hook = STANDALONE, *, records_drops: bool = False) -> None:
         """Start in doubt."""
         self._switch = switch
-        self._compiler = Compiler(hook)
+        self._compiler = Compiler(hook, records_drops=records_drops)
         self._agreed: Program | None = None
         self._doubts = 0
         self._is_new = True

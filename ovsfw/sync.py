@@ -19,6 +19,7 @@ from ovsfw.apply import is_before_us, rundir_of
 from ovsfw.compiler import STANDALONE, Bindings, Hook
 from ovsfw.compiler.pipeline import OWN_TABLES, TABLE_NAMES, is_ours
 from ovsfw.errors import OvsfwError, SwitchError
+from ovsfw.explain.watch import Watch
 from ovsfw.news import joined, plugging, repairs
 from ovsfw.openflow.flow import Flow, Key
 from ovsfw.openflow.monitor import Event, EventKind
@@ -57,11 +58,15 @@ _NOT_SECURE = (
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Which bridge: the address of the local OVSDB as `ovs-vsctl --db` has it, a name; and the filter's place in it."""
+    """Which bridge: the address of the local OVSDB as `ovs-vsctl --db` has it, a name; and the filter's place in it.
+
+    `records_drops` says that what is dropped is taken down.
+    """
 
     db: str
     bridge: str
     hook: Hook = STANDALONE
+    records_drops: bool = False
 
 
 class Sync:
@@ -72,7 +77,8 @@ class Sync:
         self.place = place
         self.record = Record()
         self.channel = Channel()
-        self.reconciler = Reconciler(self.channel, place.hook)
+        self.reconciler = Reconciler(self.channel, place.hook, records_drops=place.records_drops)
+        self.watch = Watch(management_socket(place.bridge, rundir_of(place.db)), self._known)
         self.policy: Policy | None = None
         self.bindings: Bindings | None = None
         self._source, self._audit_every = source, audit_every
@@ -191,6 +197,8 @@ class Sync:
             self.record.become(State.WAITING, self._source.state().problem)
             return "the policy is not known yet: nothing was touched"
         await self._connect(why)
+        if self.reconciler.in_doubt and self.place.records_drops:
+            await self.watch.prepare()
         whole, began = self.reconciler.in_doubt, time.perf_counter()
         change = await self.reconciler.step(policy, bindings)
         milliseconds = (time.perf_counter() - began) * 1000
@@ -202,6 +210,9 @@ class Sync:
         self._warn(ovsdb)
         await self._source.applied(policy)
         return said
+
+    def _known(self) -> tuple[Policy, Bindings] | None:
+        return None if self.policy is None or self.bindings is None else (self.policy, self.bindings)
 
     def _reasons(self, why: list[str], policy: Policy, bindings: Bindings) -> list[str]:
         if self.policy is not None and policy is not self.policy:

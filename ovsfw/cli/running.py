@@ -38,6 +38,11 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
         metavar="SECONDS",
         help="look at the whole switch this often, whatever happens (default: %(default).0f)",
     )
+    command.add_argument(
+        "--record-drops",
+        action="store_true",
+        help="remember the last 50 packets dropped at each endpoint, for `ovsfw drops`; they are copied behind a meter",
+    )
     command.add_argument("--log-level", choices=logs.LEVELS, default="info", help="default: info")
     command.set_defaults(run=run_daemon)
     about = "how the running daemon is.  Exit 0 in sync, 2 it runs but is not, 1 it does not run"
@@ -58,7 +63,8 @@ def _seconds(text: str) -> float:
 def run_daemon(args: argparse.Namespace) -> int:
     """Run until stopped."""
     logs.start(args.log_level)
-    options = Options(Place(args.db, args.bridge), _rundir(args), args.policy, args.audit_every)
+    place = Place(args.db, args.bridge, records_drops=args.record_drops)
+    options = Options(place, _rundir(args), args.policy, args.audit_every)
 
     async def run() -> None:
         await Daemon(FileSource(args.policy), options).run()
@@ -67,13 +73,18 @@ def run_daemon(args: argparse.Namespace) -> int:
     return 0
 
 
-def run_status(args: argparse.Namespace) -> int:
-    """Ask the daemon."""
+async def ask_daemon(args: argparse.Namespace, command: str, *words: str) -> str:
+    """What the running daemon answers.  Raises SwitchError when there is none, or with its complaint."""
     rundir = _rundir(args)
     socket = find_control_socket("ovsfw", rundir)
     if socket is None:
         raise SwitchError(f"no daemon runs in {rundir}; start it with: ovsfw run --policy FILE (or give its --rundir)")
-    found = json.loads(asyncio.run(unixctl(socket, "status", "json")))
+    return await unixctl(socket, command, *words)
+
+
+def run_status(args: argparse.Namespace) -> int:
+    """Ask the daemon."""
+    found = json.loads(asyncio.run(ask_daemon(args, "status", "json")))
     print(json.dumps(found, indent=2) if args.format == "json" else render(found), end="")
     return 0 if found["healthy"] else NOT_WELL
 

@@ -22,6 +22,7 @@ from ovsfw.compiler.hook import NEUTRON, STANDALONE, Hook
 from ovsfw.compiler.ids import hint_numbers, number
 from ovsfw.compiler.networks import Member, network_flows, uplink_flows
 from ovsfw.compiler.pipeline import NETWORK
+from ovsfw.compiler.recording import recorded
 from ovsfw.compiler.remotes import member_flows, members, referenced, set_names
 from ovsfw.compiler.standing import standing_flows
 from ovsfw.compiler.tiers import course_of, tier_flows, tier_size
@@ -52,14 +53,16 @@ class Program:
     connection_limits: Mapping[int, int] = field(default_factory=dict)
 
 
-def compile_policy(policy: Policy, bindings: Bindings, hook: Hook = STANDALONE) -> Program:
+def compile_policy(
+    policy: Policy, bindings: Bindings, hook: Hook = STANDALONE, *, records_drops: bool = False
+) -> Program:
     """Compile without a memory.
 
     Succeeds on every valid policy but those with some hundred times too much of one thing: raises PolicyError where a
     port has more than 500 security groups, 400 endpoints of this host share a MAC address, or one service of a group is
     open to 4,000 remote sets.
     """
-    return Compiler(hook).compile(policy, bindings)
+    return Compiler(hook, records_drops=records_drops).compile(policy, bindings)
 
 
 class _Numbers(NamedTuple):
@@ -75,9 +78,9 @@ _Owner = TypeVar("_Owner", SecurityGroup, Tier)
 class Compiler:
     """Compiles policies for one hook; its state is a cache of units by their inputs."""
 
-    def __init__(self, hook: Hook = STANDALONE) -> None:
-        """Start with nothing remembered."""
-        self._hook = hook
+    def __init__(self, hook: Hook = STANDALONE, *, records_drops: bool = False) -> None:
+        """Start with nothing remembered.  `records_drops`: flows that drop also send copies (see `recording`)."""
+        self._hook, self._records_drops = hook, records_drops
         self._units: dict[Hashable, tuple[object, Part]] = {}
         self._used: dict[Hashable, tuple[object, Part]] = {}
 
@@ -113,7 +116,8 @@ class Compiler:
         known = self._units.get(name)
         if known is None or known[0] != inputs:
             try:
-                known = (inputs, _part(build()))
+                part = _part(build())
+                known = (inputs, recorded(part) if self._records_drops else part)
             except OverflowError:
                 what = " ".join(map(str, name)) if isinstance(name, tuple) else str(name)
                 raise PolicyError([Problem(f"{what}: {_TOO_LONG}")]) from None

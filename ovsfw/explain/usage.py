@@ -13,17 +13,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ovsfw.compiler.identity import Drop, Identity
-from ovsfw.compiler.pipeline import OWNER, TABLE_NAMES, Reason, read_cookie
+from ovsfw.compiler.pipeline import OWNER, TABLE_NAMES, read_cookie
+from ovsfw.compiler.recording import DROPS
 from ovsfw.openflow.ages import LONGEST_IDLE, Age
 from ovsfw.policy.model import Policy, Rule
-
-# What drops: these reasons stand on no flow that lets a packet pass.
-DROPS = frozenset(
-    {
-        Reason.UNKNOWN_PORT, Reason.NO_SERVER, Reason.NO_TAG, Reason.SPOOF, Reason.INVALID, Reason.BLOCKED,
-        Reason.DENIED, Reason.NOT_DELIVERED, Reason.UPLINK_TAGGED,
-    }
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
