@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
+from ipaddress import ip_address
 from typing import NamedTuple
 
 from ovsfw.compiler import pipeline as p
@@ -19,7 +20,7 @@ from ovsfw.compiler.bindings import Bindings
 from ovsfw.compiler.endpoints import network_of
 from ovsfw.compiler.identity import part
 from ovsfw.openflow.tracked import Tracked
-from ovsfw.policy.model import Policy, Port, Prefix
+from ovsfw.policy.model import Family, Policy, Port, Prefix
 from ovsfw.policy.verdict import ICMP, ICMPV6, Connection, Verdict, owns, verdict
 
 # From here on source ports are those of clients, which only rules with source ports look at.
@@ -77,6 +78,7 @@ class Judge:
     def __init__(self, policy: Policy, bindings: Bindings) -> None:
         self._policy = policy
         self._known: dict[object, Verdict] = {}
+        self._fates: dict[object, Fate] = {}
         self._knows_clients = any(rule.source_ports is not None for rule in policy.rules)
         self._endpoints: dict[tuple[int, int], Endpoint] = {}
         self._owners: dict[tuple[int, Prefix], Endpoint] = {}
@@ -118,8 +120,16 @@ class Judge:
         return Judged(entry, _fate(entry, allowed=said.allowed, stale=stale), connection, said)
 
     def all(self, entries: Iterable[Tracked]) -> Iterator[Judged]:
-        """Each of them, in their order."""
-        return map(self.judge, entries)
+        """Each of them, in their order, with nothing but its fate: there may be a hundred thousand."""
+        fates = self._fates
+        for entry in entries:
+            key = entry.key
+            client = key.source_port if self._knows_clients else min(key.source_port, _WELL_KNOWN)
+            alike = (entry.mark, entry.zone, entry.plain, entry.is_derived, client, key[:3], key[4:])
+            fate = fates.get(alike)
+            if fate is None:
+                fate = fates[alike] = self.judge(entry).fate
+            yield Judged(entry, fate)
 
     def _sender(self, entry: Tracked, source: Prefix) -> _Side:
         """Who began it, if its egress rules accepted it here.
@@ -176,7 +186,9 @@ def _fate(entry: Tracked, *, allowed: bool, stale: bool) -> Fate:
 @lru_cache(maxsize=1 << 16)
 def address(text: str) -> Prefix:
     """An address as conntrack prints it."""
-    return Prefix.parse(text)
+    found = ip_address(text)
+    family = Family(found.version)
+    return Prefix(family, int(found), family.bits)
 
 
 def _connection(entry: Tracked, sender: str | None, receiver: str | None) -> Connection:

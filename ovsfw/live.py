@@ -66,7 +66,7 @@ async def look_at(held: Bridge, policy: Policy) -> Connections:
     """The same on a bridge that is open."""
     judge = Judge(policy, held.bindings)
     entries = await held.channel.connections(judge.zones, counters=True)
-    return told(judge, list(judge.all(entries)), policy, held.bindings)
+    return told(judge, list(map(judge.judge, entries)), policy, held.bindings)
 
 
 def told(judge: Judge, judged: Sequence[Judged], policy: Policy, bindings: Bindings) -> Connections:

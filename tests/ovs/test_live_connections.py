@@ -73,13 +73,16 @@ def port(n: int, *groups: str, ip: str = "") -> Json:
     return {"id": f"vm{n}", "mac_address": f"52:54:00:00:00:0{n}", "fixed_ips": [address], "security_groups": groups}
 
 
-def document(*ports: Json, **groups: list[Json]) -> str:
+def document(*ports: Json, denied: str = "", **groups: list[Json]) -> str:
+    """`denied` is an address from which a tier lets nothing in."""
     described = [{"id": name, "rules": rules} for name, rules in groups.items()]
-    return json.dumps({"security_groups": described, "ports": ports})
+    deny = allow("ingress", action="deny", remote_ip_prefix=denied)
+    tiers = [{"id": "operator", "position": "before", "rules": [deny]}] if denied else []
+    return json.dumps({"security_groups": described, "ports": ports, "tiers": tiers})
 
 
-def policy(*ports: Json, **groups: list[Json]) -> Policy:
-    return parse(document(*ports, **groups), "live.json")
+def policy(*ports: Json, denied: str = "", **groups: list[Json]) -> Policy:
+    return parse(document(*ports, denied=denied, **groups), "live.json")
 
 
 def allow(direction: str, **more: Any) -> Json:
@@ -96,8 +99,9 @@ def by_group(vm1: Json, **more: list[Json]) -> Policy:
     return policy(vm1, port(2, "server"), port(3, "talker", "clients"), **groups)
 
 
-def by_prefix(rules: list[Json]) -> Policy:
-    return policy(port(1, "talker"), port(2, "server"), port(3, "talker"), talker=OUT, server=rules)
+def by_prefix(rules: list[Json], denied: str = "") -> Policy:
+    ports = port(1, "talker"), port(2, "server"), port(3, "talker")
+    return policy(*ports, denied=denied, talker=OUT, server=rules)
 
 
 BEFORE = by_group(port(1, "talker", "clients"))
@@ -106,6 +110,7 @@ CHANGES = {
     "the client loses the group that lets it out": (BEFORE, by_group(port(1, "clients"))),
     "the client's address changes": (BEFORE, by_group(port(1, "talker", "clients", ip="10.0.0.9"))),
     "a rule of the server goes": (by_prefix(BY_PREFIX), by_prefix(BY_PREFIX[1:])),
+    "a tier denies it": (by_prefix(BY_PREFIX), by_prefix(BY_PREFIX, denied="10.0.0.1/32")),
 }
 SPARED = {
     "another group has such a rule": (
@@ -221,8 +226,8 @@ def test_what_another_rule_allows_loses_nothing(host: Host, change: str) -> None
 
 # --- The commands ---------------------------------------------------------------------------------------------------
 
-RULES = {"talker": OUT, "server": [allow("ingress", id="to-server", protocol="tcp")]}
-LATER = {"talker": OUT, "server": []}
+RULES: dict[str, Any] = {"talker": OUT, "server": [allow("ingress", id="to-server", protocol="tcp")]}
+LATER: dict[str, Any] = {"talker": OUT, "server": []}
 
 
 @pytest.fixture
