@@ -11,17 +11,19 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ovsfw import __version__, logs
 from ovsfw.compiler.pipeline import TABLE_NAMES
 from ovsfw.control import Control
+from ovsfw.notify import Notifier
 from ovsfw.openflow.text import format_flow
 from ovsfw.pidfile import PidFile
 from ovsfw.sources.source import Source
-from ovsfw.status import render, status
+from ovsfw.status import Status, render, status
 from ovsfw.supervisor import Supervisor
 from ovsfw.sync import AUDIT_EVERY, Place, Sync
 
@@ -33,13 +35,16 @@ class Options:
     """Where the daemon works and how.
 
     `rundir` is where its pid file and control socket are; `source_name` is what the policy's source is called;
-    `audit_every` is in seconds.
+    `audit_every` is in seconds; `set_fail_mode` lets it set the bridge's fail_mode to secure;
+    `metrics` is where it tells of its health over HTTP, ADDR:PORT, empty for nowhere.
     """
 
     place: Place
     rundir: Path
     source_name: str
     audit_every: float = AUDIT_EVERY
+    set_fail_mode: bool = False
+    metrics: str = ""
 
 
 class Daemon:
@@ -48,7 +53,7 @@ class Daemon:
     def __init__(self, source: Source, options: Options) -> None:
         """Nothing runs yet."""
         self.source, self.options = source, options
-        self.sync = Sync(source, options.place, options.audit_every)
+        self.sync = Sync(source, options.place, options.audit_every, set_fail_mode=options.set_fail_mode)
         self.control = Control()
         self.supervisor = Supervisor()
         self._pidfile = PidFile(options.rundir / "ovsfw.pid")
@@ -57,6 +62,10 @@ class Daemon:
         if options.place.records_drops:
             self.supervisor.add("drops", self.sync.watch.run)
             self.control.register("drops", "[PORT]", 0, 1, self.sync.watch.tell)
+        self._notifier = Notifier()
+        self.supervisor.add("notify", partial(self._notifier.run, self._health))
+        if options.metrics:
+            self.supervisor.add("metrics", self._metrics())
         self._register()
 
     async def run(self) -> None:
@@ -70,9 +79,16 @@ class Daemon:
             )
             await self.supervisor.run()
         finally:
+            self._notifier.tell("STOPPING=1")
             await self.source.close()
             self._pidfile.release()
         logger.info("ovsfw ends; the flows stay as they are")
+
+    def _health(self) -> tuple[bool, str]:
+        """Whether the first sync is done, and how it is in one line."""
+        record = self.sync.record
+        problem = (record.problem or self.source.state().problem).partition("\n")[0]
+        return record.agreed > 0, f"{record.state.value}{': ' if problem else ''}{problem}"
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -93,6 +109,23 @@ class Daemon:
             self._pidfile.write()
             await asyncio.Event().wait()
 
+    def status(self) -> Status:
+        """Everything there is to know."""
+        return status(self.sync, self.source.state(), self.options.source_name, self.supervisor.states)
+
+    def _metrics(self) -> Callable[[], Awaitable[None]]:
+        """The task that answers scrapes.  Raises ConfigError when it cannot be."""
+        from ovsfw import metrics  # noqa: PLC0415 - an extra, which may be missing
+
+        address = metrics.parse_address(self.options.metrics)
+
+        async def serve() -> None:
+            async with metrics.serving(address, self.status, self.sync) as port:
+                logger.info("metrics: http://%s:%d/metrics", address[0], port)
+                await asyncio.Event().wait()
+
+        return serve
+
     def _register(self) -> None:
         register = self.control.register
         register("version", "", 0, 0, self._version)
@@ -108,7 +141,7 @@ class Daemon:
         return f"ovsfw {__version__}\n"
 
     async def _status(self, args: Sequence[str]) -> str:
-        found = status(self.sync, self.source.state(), self.options.source_name, self.supervisor.states)
+        found = self.status()
         return json.dumps(found) if args else render(found)
 
     async def _reconcile(self, _args: Sequence[str]) -> str:

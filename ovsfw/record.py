@@ -6,8 +6,12 @@ Times are seconds of time.time(); 0 is never.
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from enum import Enum
+
+# Upper bounds in seconds for how long steps take; what is above the last is counted beside.
+BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 class State(Enum):
@@ -52,10 +56,17 @@ class Record:
     repaired_flows: int = 0
     failures: int = 0
     connects: int = 0
+    latencies: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
+    latency_sum: float = 0.0
     last_change: Note = Note()
     last_repair: Note = Note()
     last_error: Note = Note()
     warnings: tuple[str, ...] = ()
+
+    def took(self, seconds: float) -> None:
+        """Count how long a step took that changed something."""
+        self.latencies[bisect_left(BUCKETS, seconds)] += 1
+        self.latency_sum += seconds
 
     def become(self, state: State, problem: str = "") -> bool:
         """Change state; whether it, or its problem, is another one than before."""

@@ -34,6 +34,7 @@ from ovsfw.switch.channel import Channel
 from ovsfw.switch.connection import Connection
 from ovsfw.switch.ovsdb import Ovsdb
 from ovsfw.switch.rundir import management_socket
+from ovsfw.switch.transact import set_secure
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +73,14 @@ class Place:
 class Sync:
     """Its state is what it last brought into step (`policy`, `bindings`), and the `record` of how that went."""
 
-    def __init__(self, source: Source, place: Place, audit_every: float = AUDIT_EVERY) -> None:
-        """`audit_every` is the time between two whole looks at the switch, in seconds."""
+    def __init__(
+        self, source: Source, place: Place, audit_every: float = AUDIT_EVERY, *, set_fail_mode: bool = False
+    ) -> None:
+        """`audit_every` is the time between two whole looks at the switch, in seconds.
+
+        With `set_fail_mode` a bridge whose fail_mode is not secure is given that.
+        """
+        self._set_fail_mode = set_fail_mode
         self.place = place
         self.record = Record()
         self.channel = Channel()
@@ -196,6 +203,9 @@ class Sync:
         if policy is None:
             self.record.become(State.WAITING, self._source.state().problem)
             return "the policy is not known yet: nothing was touched"
+        if self._set_fail_mode and ovsdb.fail_mode(self.place.bridge) != "secure":
+            await set_secure(self.place.db, self.place.bridge)
+            logger.warning("fail_mode of %s is secure now; it was not", self.place.bridge)
         await self._connect(why)
         if self.reconciler.in_doubt and self.place.records_drops:
             await self.watch.prepare()
@@ -240,6 +250,8 @@ class Sync:
             record.last_change = Note(said, now)
             logger.info("%s", said)
         record.flow_mods += len(change.flows)
+        if change:
+            record.took(milliseconds / 1000)
         if record.become(State.IN_SYNC):
             logger.info("in sync: %d flows, %d ports", len(self.reconciler.flows), len(bindings.endpoints))
         self._fresh, self.policy, self.bindings = False, policy, bindings

@@ -33,13 +33,16 @@ def until(condition: Callable[[], T], what: str, patience: float = PATIENCE) -> 
 class Process:
     """`ovsfw run` on a switch; its log goes to a file."""
 
-    def __init__(self, ovs: PrivateSwitch, policy: Path, *args: str, command: tuple[str, ...] = ()) -> None:
-        """`command` comes before the interpreter."""
+    def __init__(
+        self, ovs: PrivateSwitch, policy: Path, *args: str, command: tuple[str, ...] = (), before: str = ""
+    ) -> None:
+        """`command` comes before the interpreter, the Python code `before` before everything else."""
         self._ovs = ovs
         self.log_file = policy.parent / "ovsfw.log"
         self._from = self.log_file.stat().st_size if self.log_file.exists() else 0
         self.environment = {name: value for name, value in ovs.environment.items() if name != "JOURNAL_STREAM"}
-        words = [*command, sys.executable, "-m", "ovsfw", "run", "--policy", str(policy), "--db", ovs.db, *args]
+        start = ["-c", f"{before}\nimport sys, ovsfw.cli\nsys.exit(ovsfw.cli.main())"] if before else ["-m", "ovsfw"]
+        words = [*command, sys.executable, *start, "run", "--policy", str(policy), "--db", ovs.db, *args]
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(words, env=self.environment, stdout=log, stderr=log)
 
@@ -94,9 +97,11 @@ class Process:
 
 
 @contextmanager
-def running(ovs: PrivateSwitch, policy: Path, *args: str, command: tuple[str, ...] = ()) -> Iterator[Process]:
+def running(
+    ovs: PrivateSwitch, policy: Path, *args: str, command: tuple[str, ...] = (), before: str = ""
+) -> Iterator[Process]:
     """The daemon meanwhile."""
-    process = Process(ovs, policy, *args, command=command)
+    process = Process(ovs, policy, *args, command=command, before=before)
     try:
         yield process
     finally:

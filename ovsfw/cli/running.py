@@ -43,6 +43,17 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
         action="store_true",
         help="remember the last 50 packets dropped at each endpoint, for `ovsfw drops`; they are copied behind a meter",
     )
+    command.add_argument(
+        "--set-fail-mode",
+        action="store_true",
+        help="set the bridge's fail_mode to secure if it is not; the switch drops its flows once for it",
+    )
+    command.add_argument(
+        "--metrics",
+        default="",
+        metavar="ADDR:PORT",
+        help="tell Prometheus how it is at http://ADDR:PORT/metrics; a port alone is one of the loopback address",
+    )
     command.add_argument("--log-level", choices=logs.LEVELS, default="info", help="default: info")
     command.set_defaults(run=run_daemon)
     about = "how the running daemon is.  Exit 0 in sync, 2 it runs but is not, 1 it does not run"
@@ -64,7 +75,14 @@ def run_daemon(args: argparse.Namespace) -> int:
     """Run until stopped."""
     logs.start(args.log_level)
     place = Place(args.db, args.bridge, records_drops=args.record_drops)
-    options = Options(place, _rundir(args), args.policy, args.audit_every)
+    options = Options(
+        place,
+        _rundir(args),
+        source_name=args.policy,
+        audit_every=args.audit_every,
+        set_fail_mode=args.set_fail_mode,
+        metrics=args.metrics,
+    )
 
     async def run() -> None:
         await Daemon(FileSource(args.policy), options).run()

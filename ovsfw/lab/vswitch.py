@@ -92,6 +92,15 @@ class PrivateSwitch:
         """Let the switch crash; the database lives on."""
         self._end(SWITCH, signal.SIGKILL)
 
+    def restart_server(self) -> None:
+        """Let the database crash and start it again; what it holds lives on."""
+        self._end(SERVER, signal.SIGKILL)
+        self._run_server()
+
+    def pid(self, daemon: str = SWITCH) -> int:
+        """The pid of the switch, or of `ovsdb-server`; 0 when it is not alive."""
+        return self._pid(daemon)
+
     def add_bridge(self, name: str) -> None:
         """Add a bridge that forwards nothing by itself and speaks OpenFlow 1.4."""
         bridge = ("set", "bridge", name, "datapath_type=netdev", "fail_mode=secure", f"protocols={PROTOCOLS}")
@@ -128,11 +137,14 @@ class PrivateSwitch:
         for stale in ("conf.db", ".conf.db.~lock~", "db.sock"):
             (self.rundir / stale).unlink(missing_ok=True)
         self.run("ovsdb-tool", "create", str(self.rundir / "conf.db"), str(_schema()))
-        self._spawn(SERVER, str(self.rundir / "conf.db"), f"--remote=p{self.db}")
-        self._wait(lambda: self._pid(SERVER) and (self.rundir / "db.sock").exists(), SERVER)
+        self._run_server()
         # As Open vSwitch's own start script does it.
         version = self.run(SWITCH, "--version").split("\n")[0].split()[-1]
         self.vsctl("--no-wait", "init", "--", "set", "Open_vSwitch", ".", f"ovs_version={version}")
+
+    def _run_server(self) -> None:
+        self._spawn(SERVER, str(self.rundir / "conf.db"), f"--remote=p{self.db}")
+        self._wait(lambda: self._pid(SERVER) and (self.rundir / "db.sock").exists(), SERVER)
 
     def _spawn(self, daemon: str, *args: str) -> None:
         """Start a daemon in the namespace; it writes its pid file and log file into the run directory."""

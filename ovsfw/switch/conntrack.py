@@ -47,6 +47,13 @@ class Conntrack:
             await asyncio.sleep(0)
         return found
 
+    async def count(self, zone: int) -> int:
+        """How many entries a zone has."""
+        where = await self._datapath(await self._datapaths())
+        text = await self._ask("dpctl/ct-stats-show", where, f"zone={zone}") or ""
+        totals = (line.split()[-1] for line in text.splitlines() if line.strip().startswith("Total:"))
+        return int(next(totals, "0"))
+
     async def forget(self, entries: Collection[Tracked]) -> None:
         """Remove entries, each by its exact tuple; one that is gone already is fine.
 
