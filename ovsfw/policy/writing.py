@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from ovsfw.errors import PolicyError, Problem
 from ovsfw.policy import protocols
 from ovsfw.policy.model import (
     AddressGroup,
     Claim,
     Policy,
     Port,
+    Position,
     Prefix,
     RemoteAddressGroup,
     RemoteGroup,
     Rule,
     SecurityGroup,
+    Tier,
     format_mac,
 )
 
@@ -26,21 +29,43 @@ Document = dict[str, Any]
 
 
 def as_document(policy: Policy) -> Document:
-    """The document that says exactly this policy, ready for JSON or YAML."""
+    """The document that says exactly this policy, ready for JSON or YAML.
+
+    Raises PolicyError for a rule with source ports, which documents do not know: without them it would allow more.
+    """
+    problems = [
+        Problem(f"rule {rule.id} asks for source ports, and a document cannot")
+        for rule in policy.rules
+        if rule.source_ports
+    ]
+    if problems:
+        raise PolicyError(problems)
     return {
-        "security_groups": [group_as_document(group) for group in policy.security_groups.values()],
+        "tiers": [_tier(tier) for tier in policy.tiers],
+        "security_groups": [_group(group) for group in policy.security_groups.values()],
         "address_groups": [_address_group(group) for group in policy.address_groups.values()],
         "ports": [_port(port) for port in policy.ports.values()],
     }
 
 
-def group_as_document(group: SecurityGroup) -> Document:
-    """A security group with its rules."""
+def _group(group: SecurityGroup) -> Document:
     rules = [_rule(rule) for rule in group.rules]
     return _without_defaults(
         {"id": group.id, "name": group.name, "stateful": group.stateful, "rules": rules},
         {"name": "", "stateful": True, "rules": []},
     )
+
+
+def _tier(tier: Tier) -> Document:
+    found = {
+        "id": tier.id,
+        "name": tier.name,
+        "position": tier.position.value,
+        "applies_to": None if tier.applies_to is None else list(tier.applies_to),
+        "rules": [{**_rule(rule), "action": rule.action.value} for rule in tier.rules],
+    }
+    defaults: Document = {"name": "", "position": Position.BEFORE.value, "applies_to": None, "rules": []}
+    return _without_defaults(found, defaults)
 
 
 def _rule(rule: Rule) -> Document:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ovsfw.store.client import Remote
 from ovsfw.store.part import Needs, Part
-from ovsfw.store.rows import ALL, CHOSEN_BY, Columns, Key
+from ovsfw.store.rows import ALL, Columns, Key, columns_of
 from ovsfw.store.setup import schema_file
 from ovsfw.switch.idl import Idl, Poller, SchemaHelper, Stream
 
@@ -65,7 +65,7 @@ class Copy:
         helper = SchemaHelper(schema_json=json.loads(schema_file().read_text()))
         helper.register_columns("Global", list(_GLOBAL))
         for table in ALL:
-            helper.register_columns(table, ["id", "document", *([CHOSEN_BY[table]] if table in CHOSEN_BY else [])])
+            helper.register_columns(table, columns_of(table))
         self._idl = _Client(str(remote), helper)
         self._keys: dict[str, dict[Any, Key]] = {table: {} for table in ALL}
         self._poke = asyncio.Event()
@@ -152,17 +152,16 @@ class Copy:
 
 
 def _columns(table: str, row: Any) -> Columns:  # noqa: ANN401
-    columns = {"id": row.id, "document": row.document}
-    if table in CHOSEN_BY:
-        value = getattr(row, CHOSEN_BY[table])
-        columns[CHOSEN_BY[table]] = tuple(sorted(value)) if isinstance(value, list) else value
+    columns = {name: getattr(row, name) for name in columns_of(table)}
+    if table == "Port":
+        return {**columns, "security_groups": tuple(sorted(columns["security_groups"]))}
     return columns
 
 
 def conditions(needs: Needs) -> dict[str, list[Any]]:
     """What to ask the server for, by table; a row is sent when any of a table's conditions holds.
 
-    Where there is none, [False]: the client has it so, too.
+    Where there is none, [False]: the client has it so, too.  Tiers go to every host.
     """
     asked = {
         "Port": [*_each("id", "==", needs.ports), *_each("security_groups", "includes", needs.members_of)],

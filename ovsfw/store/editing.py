@@ -18,7 +18,7 @@ from ovsfw.policy.document import read_values
 from ovsfw.policy.model import Policy
 from ovsfw.policy.writing import Document
 from ovsfw.store.client import DATABASE, Connection, Remote, connected, words
-from ovsfw.store.rows import ALL, CHOSEN_BY, Columns, Difference, Key, Rows, difference, document_of, rows_of
+from ovsfw.store.rows import ALL, Columns, Difference, Key, Rows, columns_of, difference, document_of, rows_of
 
 TIMEOUT = 10.0
 _PAUSE = 0.2  # seconds before another try, when nobody could take the first
@@ -62,7 +62,7 @@ async def read(remote: Remote) -> Contents:
 
 async def read_from(connection: Connection) -> Contents:
     """What is in the database behind a connection."""
-    selects = [select("Global", ["identity", "generation"]), *(select(table, _columns(table)) for table in ALL)]
+    selects = [select("Global", ["identity", "generation"]), *(select(table, columns_of(table)) for table in ALL)]
     answers = await transact(connection, selects)
     if not answers[0]["rows"]:
         raise StoreError(f"{connection.address}: the policy database has not been set up; run: ovsfw db init")
@@ -167,10 +167,6 @@ def update_global(row: Operation) -> Operation:
 def select(table: str, columns: list[str]) -> Operation:
     """Ask for some columns of all rows."""
     return {"op": "select", "table": table, "where": [], "columns": columns}
-
-
-def _columns(table: str) -> list[str]:
-    return ["id", "document", *([CHOSEN_BY[table]] if table in CHOSEN_BY else [])]
 
 
 def _to_wire(columns: Columns) -> Operation:

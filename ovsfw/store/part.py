@@ -1,7 +1,7 @@
 """The part of a policy that one host needs, put together of rows as they come and go.  Pure.
 
-A host needs its own ports, their groups with all rules, and of the groups and address groups that those rules refer to
-the members.  Compiled for this host, the part gives the same flows as the whole.
+A host needs its ports, their groups with all rules, all tiers, and of the groups and address groups that those rules
+refer to the members.  Compiled for this host, the part gives the same flows as the whole.
 
 A row is read once, by the reader of policy documents; a change costs what it touches.  What comes out depends on the
 rows that are there now and not on how they came (law 3).
@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 
 from ovsfw.errors import PolicyError, Problem
 from ovsfw.policy.document import read_values
-from ovsfw.policy.model import AddressGroup, Policy, Port, RemoteAddressGroup, RemoteGroup, Rule, SecurityGroup
+from ovsfw.policy.model import AddressGroup, Policy, Port, RemoteAddressGroup, RemoteGroup, Rule, SecurityGroup, Tier
 from ovsfw.policy.writing import Document
 from ovsfw.store.rows import Columns, Key, read_object
 
-_Object = Port | SecurityGroup | AddressGroup | Rule
+_Object = Port | SecurityGroup | AddressGroup | Rule | Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,7 @@ class Part:
     _rules: dict[str, dict[str, Rule]] = field(default_factory=dict)  # by group and id
     _group_of: dict[str, str] = field(default_factory=dict)  # of a rule
     _address_groups: dict[str, AddressGroup] = field(default_factory=dict)
+    _tiers: dict[str, tuple[int, Tier]] = field(default_factory=dict)  # with their place
     _wrong: dict[Key, PolicyError] = field(default_factory=dict)
     # What was made of the above, as long as it is the same.
     _whole: dict[str, SecurityGroup] = field(default_factory=dict)
@@ -63,6 +64,8 @@ class Part:
                 self._ports[key.id] = found
             case AddressGroup():
                 self._address_groups[key.id] = found
+            case Tier():
+                self._tiers[key.id] = columns["place"], found
             case SecurityGroup():
                 self._groups[key.id] = found
             case Rule():
@@ -79,6 +82,8 @@ class Part:
                 self._ports.pop(key.id, None)
             case "Address_Group":
                 self._address_groups.pop(key.id, None)
+            case "Tier":
+                self._tiers.pop(key.id, None)
             case "Security_Group":
                 self._groups.pop(key.id, None)
                 self._whole.pop(key.id, None)
@@ -91,6 +96,7 @@ class Part:
         """As far as it is known now: what comes may refer to more."""
         groups = frozenset(group for port in self._here() for group in port.security_groups)
         remotes = {rule.remote for group in groups for rule in self._rules.get(group, {}).values()}
+        remotes |= {rule.remote for tier in self._tiers_for(groups) for rule in tier.rules}
         return Needs(
             self.plugged,
             groups,
@@ -114,10 +120,19 @@ class Part:
             {name: self._trim(self._ports[name]) for name in sorted(self._ports)},
             {name: self._with_rules(name) for name in sorted(self._groups)},
             {name: self._address_groups[name] for name in sorted(self._address_groups)},
+            tuple(self._tiers_for(self.needs().groups)),
         )
 
     def _here(self) -> Iterator[Port]:
         return (self._ports[name] for name in sorted(self.plugged & self._ports.keys()))
+
+    def _tiers_for(self, groups: frozenset[str]) -> Iterator[Tier]:
+        """The tiers that may concern a port of this host, in their order, for the groups that there are here."""
+        for _, tier in sorted(self._tiers.values(), key=lambda placed: (placed[0], placed[1].id)):
+            if tier.applies_to is None:
+                yield tier
+            elif here := tuple(group for group in tier.applies_to if group in groups):
+                yield tier if here == tier.applies_to else replace(tier, applies_to=here)
 
     def _loose_ends(self) -> Iterator[str]:
         """What only another program than ovsfw can have written."""
@@ -164,8 +179,22 @@ def _read(key: Key, columns: Columns, source: str) -> _Object:
             return read_values({"address_groups": [found]}, source).address_groups[key.id]
         case "Security_Group":
             return read_values({"security_groups": [found]}, source).security_groups[key.id]
+        case "Tier":
+            return _read_tier(found, source)
         case _:
             return _read_rule(found, columns["security_group"], source)
+
+
+def _read_tier(found: Document, source: str) -> Tier:
+    rules = [rule for rule in found.get("rules") or () if isinstance(rule, dict)]
+    groups = {*(found.get("applies_to") or ()), *(rule.get("remote_group_id") for rule in rules)}
+    document = {
+        "tiers": [found],
+        "security_groups": _stubs(groups),
+        "address_groups": _stubs({rule.get("remote_address_group_id") for rule in rules}),
+    }
+    (tier,) = read_values(document, source).tiers
+    return tier
 
 
 def _read_rule(found: Document, group: str, source: str) -> Rule:
@@ -195,5 +224,7 @@ def _is_needed(key: Key, columns: Columns, needs: Needs) -> bool:
             return key.id in needs.groups or key.id in needs.members_of
         case "Address_Group":
             return key.id in needs.address_groups
+        case "Tier":
+            return True
         case _:
             return columns["security_group"] in needs.groups

@@ -20,11 +20,12 @@ TABLES = {
     "security_groups": "Security_Group",
     "address_groups": "Address_Group",
     "ports": "Port",
+    "tiers": "Tier",
 }
 RULES = "Rule"
 ALL = (*TABLES.values(), RULES)
-# What a host chooses rows by, besides the id: a set of group ids in a port, the one group of a rule.
-CHOSEN_BY = {"Port": "security_groups", RULES: "security_group"}
+# Columns besides `id` and `document`.  A host chooses rows by a port's groups and a rule's group; tiers have an order.
+MORE = {"Port": "security_groups", RULES: "security_group", "Tier": "place"}
 
 
 class Key(NamedTuple):
@@ -45,31 +46,40 @@ def rows_of(policy: Policy) -> Rows:
 
 def _rows(document: Document) -> Iterator[tuple[Key, Columns]]:
     for collection, table in TABLES.items():
-        for found in document[collection]:
-            yield Key(table, found["id"]), _columns(table, found)
+        for place, found in enumerate(document[collection]):
+            yield Key(table, found["id"]), _columns(table, found, place)
     for group in document["security_groups"]:
         for rule in group.get("rules", ()):
             yield Key(RULES, rule["id"]), {**_columns(RULES, rule), "security_group": group["id"]}
 
 
-def _columns(table: str, found: Document) -> Columns:
-    kept = {key: value for key, value in found.items() if key != "rules"}
-    columns = {"id": found["id"], "document": json.dumps(kept, sort_keys=True, ensure_ascii=False)}
-    if table == "Port":
-        return {**columns, "security_groups": tuple(found.get("security_groups", ()))}
-    return columns
+def columns_of(table: str) -> list[str]:
+    """The names of the columns that are read and written."""
+    return ["id", "document", *([MORE[table]] if table in MORE else [])]
+
+
+def _columns(table: str, found: Document, place: int = 0) -> Columns:
+    if table == "Security_Group":
+        found = {key: value for key, value in found.items() if key != "rules"}
+    columns = {"id": found["id"], "document": json.dumps(found, sort_keys=True, ensure_ascii=False)}
+    match table:
+        case "Port":
+            return {**columns, "security_groups": tuple(found.get("security_groups", ()))}
+        case "Tier":
+            return {**columns, "place": place}
+        case _:
+            return columns
 
 
 def document_of(rows: Mapping[Key, Columns]) -> Document:
-    """The document that rows make, sorted by id.
+    """The document that rows make, sorted by id, the tiers by their place.
 
     Raises ValueError for a row whose `document` is no JSON object, and for a rule without its group.
     """
     document: Document = {collection: [] for collection in TABLES}
     of_table = {table: document[collection] for collection, table in TABLES.items()}
     rules: dict[str, list[Document]] = {}
-    for key in sorted(rows):
-        columns = rows[key]
+    for key, columns in sorted(rows.items(), key=lambda row: (row[1].get("place", 0), row[0])):
         found = read_object(columns["document"])
         if key.table == RULES:
             rules.setdefault(columns["security_group"], []).append(found)

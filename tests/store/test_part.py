@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import random
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ovsfw.compiler import compile_policy
@@ -14,14 +13,8 @@ from ovsfw.errors import PolicyError
 from ovsfw.policy.model import Policy
 from ovsfw.store.part import Needs, Part, needed_rows
 from ovsfw.store.rows import Columns, Key, rows_of
-from tests.store.test_rows import read_back
+from tests.store.test_rows import read_back, some, with_tiers
 from tests.strategies import bindings_for, policies
-
-some = settings(
-    max_examples=int(os.environ.get("OVSFW_EXAMPLES", "40")),
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
 
 
 class Server:
@@ -71,7 +64,7 @@ def test_only_what_is_there_now_matters(data: st.DataObject) -> None:
     part = Part("t")
     server = Server(part, data.draw(st.randoms(use_true_random=False)))
     for _ in range(3):
-        policy = read_back(data.draw(policies(max_ports=4)))
+        policy = read_back(data.draw(with_tiers(max_ports=4)))
         part.plugged = frozenset(data.draw(st.sets(st.sampled_from(sorted(policy.ports)))))
         server.serve(rows_of(policy))
         assert repr(part.policy()) == repr(part_of(policy, part.plugged))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,11 +14,11 @@ from hypothesis import strategies as st
 
 from ovsfw.errors import PolicyError
 from ovsfw.policy.document import parse, read_values
-from ovsfw.policy.model import Policy
+from ovsfw.policy.model import Action, Direction, Family, Policy, PortRange, Position, Rule, SecurityGroup, Tier
 from ovsfw.policy.schema import DocumentShape
 from ovsfw.policy.writing import as_document
 from ovsfw.store.rows import RULES, TABLES, Key, difference, document_of, rows_of
-from tests.strategies import policies
+from tests.strategies import policies, rules
 
 some = settings(
     max_examples=int(os.environ.get("OVSFW_EXAMPLES", "40")),
@@ -26,12 +27,32 @@ some = settings(
 )
 
 
+@st.composite
+def with_tiers(draw: st.DrawFn, max_ports: int = 5) -> Policy:
+    """A policy with up to three tiers, in an order that is not that of their ids."""
+    policy = draw(policies(max_ports))
+    groups, sets = list(policy.security_groups), list(policy.address_groups)
+    tiers = [
+        Tier(
+            name,
+            position=draw(st.sampled_from(Position)),
+            applies_to=draw(st.none() | st.lists(st.sampled_from(groups), unique=True, max_size=2).map(tuple)),
+            rules=tuple(
+                replace(draw(rules(f"{name}/{index}", groups, sets)), action=draw(st.sampled_from(Action)))
+                for index in range(draw(st.integers(0, 3)))
+            ),
+        )
+        for name in draw(st.lists(st.sampled_from(["one", "two", "three"]), unique=True, max_size=3))
+    ]
+    return replace(policy, tiers=tuple(tiers))
+
+
 def read_back(policy: Policy) -> Policy:
     return read_values(json.loads(json.dumps(as_document(policy))), "t")
 
 
 @some
-@given(policies())
+@given(with_tiers())
 def test_a_policy_survives_being_written(policy: Policy) -> None:
     """A made-up policy may have what a read one has in another form (all ports, for no ports), but only once."""
     once = read_back(policy)
@@ -40,7 +61,7 @@ def test_a_policy_survives_being_written(policy: Policy) -> None:
 
 
 @some
-@given(policies(), st.randoms(use_true_random=False))
+@given(with_tiers(), st.randoms(use_true_random=False))
 def test_a_policy_survives_the_rows_in_any_order(policy: Policy, shuffle: random.Random) -> None:
     once = read_back(policy)
     rows = list(rows_of(once).items())
@@ -49,7 +70,7 @@ def test_a_policy_survives_the_rows_in_any_order(policy: Policy, shuffle: random
 
 
 @some
-@given(policies(), policies())
+@given(with_tiers(), with_tiers())
 def test_a_difference_makes_the_new_of_the_old(old: Policy, new: Policy) -> None:
     before, after = rows_of(read_back(old)), rows_of(read_back(new))
     found = difference(before, after)
@@ -64,6 +85,13 @@ def test_a_difference_makes_the_new_of_the_old(old: Policy, new: Policy) -> None
 def test_every_list_of_the_document_has_a_table() -> None:
     """Whoever adds a list of objects to the document gives it a table, or the database would lose it."""
     assert set(TABLES) == set(DocumentShape.model_fields)
+
+
+def test_what_a_document_cannot_say_is_refused() -> None:
+    """Without its source ports the rule would allow more."""
+    rule = Rule("r", Direction.INGRESS, Family.IPV4, 6, source_ports=PortRange(1, 2))
+    with pytest.raises(PolicyError, match="rule r asks for source ports"):
+        rows_of(Policy(security_groups={"web": SecurityGroup("web", rules=(rule,))}))
 
 
 def test_rows_that_are_no_policy() -> None:
