@@ -13,6 +13,7 @@ from ovsfw.policy import protocols
 from ovsfw.policy.model import (
     AddressGroup,
     Claim,
+    Network,
     Policy,
     Port,
     Position,
@@ -41,6 +42,7 @@ def as_document(policy: Policy) -> Document:
     if problems:
         raise PolicyError(problems)
     return {
+        "networks": [_network(policy.networks[name]) for name in sorted(policy.networks, key=lambda name: name or "")],
         "tiers": [_tier(tier) for tier in policy.tiers],
         "security_groups": [_group(group) for group in policy.security_groups.values()],
         "address_groups": [_address_group(group) for group in policy.address_groups.values()],
@@ -54,6 +56,20 @@ def _group(group: SecurityGroup) -> Document:
         {"id": group.id, "name": group.name, "stateful": group.stateful, "rules": rules},
         {"name": "", "stateful": True, "rules": []},
     )
+
+
+def _network(network: Network) -> Document:
+    found = {
+        "id": network.id,
+        "dhcp_servers": _texts(network.dhcp_servers),
+        "routers": _texts(network.routers),
+        "connection_limit": network.connection_limit,
+    }
+    return _without_defaults(found, dict.fromkeys(found))
+
+
+def _texts(prefixes: tuple[Prefix, ...] | None) -> list[str] | None:
+    return None if prefixes is None else [str(prefix) for prefix in prefixes]
 
 
 def _tier(tier: Tier) -> Document:

@@ -168,6 +168,7 @@ def conditions(needs: Needs) -> dict[str, list[Any]]:
         "Security_Group": _each("id", "==", needs.groups | needs.members_of),
         "Rule": _each("security_group", "==", needs.groups),
         "Address_Group": _each("id", "==", needs.address_groups),
+        "Network": _each("id", "==", needs.networks),
     }
     return {table: where or [False] for table, where in asked.items()}
 

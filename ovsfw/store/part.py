@@ -14,21 +14,32 @@ from dataclasses import dataclass, field, replace
 
 from ovsfw.errors import PolicyError, Problem
 from ovsfw.policy.document import read_values
-from ovsfw.policy.model import AddressGroup, Policy, Port, RemoteAddressGroup, RemoteGroup, Rule, SecurityGroup, Tier
+from ovsfw.policy.model import (
+    AddressGroup,
+    Network,
+    Policy,
+    Port,
+    RemoteAddressGroup,
+    RemoteGroup,
+    Rule,
+    SecurityGroup,
+    Tier,
+)
 from ovsfw.policy.writing import Document
 from ovsfw.store.rows import Columns, Key, read_object
 
-_Object = Port | SecurityGroup | AddressGroup | Rule | Tier
+_Object = Port | SecurityGroup | AddressGroup | Rule | Tier | Network
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """Which rows a host needs: ports by id, groups with their rules, groups whose member ports, address groups."""
+    """Which rows a host needs: ports by id, groups with their rules, groups whose member ports, and more by id."""
 
     ports: frozenset[str] = frozenset()
     groups: frozenset[str] = frozenset()
     members_of: frozenset[str] = frozenset()
     address_groups: frozenset[str] = frozenset()
+    networks: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -42,6 +53,7 @@ class Part:
     _rules: dict[str, dict[str, Rule]] = field(default_factory=dict)  # by group and id
     _group_of: dict[str, str] = field(default_factory=dict)  # of a rule
     _address_groups: dict[str, AddressGroup] = field(default_factory=dict)
+    _networks: dict[str, Network] = field(default_factory=dict)
     _tiers: dict[str, tuple[int, Tier]] = field(default_factory=dict)  # with their place
     _wrong: dict[Key, PolicyError] = field(default_factory=dict)
     # What was made of the above, as long as it is the same.
@@ -66,6 +78,8 @@ class Part:
                 self._address_groups[key.id] = found
             case Tier():
                 self._tiers[key.id] = columns["place"], found
+            case Network():
+                self._networks[key.id] = found
             case SecurityGroup():
                 self._groups[key.id] = found
             case Rule():
@@ -84,6 +98,8 @@ class Part:
                 self._address_groups.pop(key.id, None)
             case "Tier":
                 self._tiers.pop(key.id, None)
+            case "Network":
+                self._networks.pop(key.id, None)
             case "Security_Group":
                 self._groups.pop(key.id, None)
                 self._whole.pop(key.id, None)
@@ -102,6 +118,7 @@ class Part:
             groups,
             frozenset(remote.id for remote in remotes if isinstance(remote, RemoteGroup)),
             frozenset(remote.id for remote in remotes if isinstance(remote, RemoteAddressGroup)),
+            frozenset(port.network_id or "" for port in self._here()),
         )
 
     def policy(self) -> Policy:
@@ -121,6 +138,7 @@ class Part:
             {name: self._with_rules(name) for name in sorted(self._groups)},
             {name: self._address_groups[name] for name in sorted(self._address_groups)},
             tuple(self._tiers_for(self.needs().groups)),
+            {self._networks[name].id: self._networks[name] for name in sorted(self._networks)},
         )
 
     def _here(self) -> Iterator[Port]:
@@ -170,7 +188,7 @@ def _read(key: Key, columns: Columns, source: str) -> _Object:
         found = read_object(columns["document"])
     except ValueError as error:
         raise PolicyError([Problem(str(error), f"{key.table} {key.id}", source)]) from None
-    found["id"] = key.id
+    found["id"] = key.id or None
     match key.table:
         case "Port":
             policy = read_values({"ports": [found], "security_groups": _stubs(found.get("security_groups"))}, source)
@@ -179,6 +197,8 @@ def _read(key: Key, columns: Columns, source: str) -> _Object:
             return read_values({"address_groups": [found]}, source).address_groups[key.id]
         case "Security_Group":
             return read_values({"security_groups": [found]}, source).security_groups[key.id]
+        case "Network":
+            return read_values({"networks": [found]}, source).networks[key.id or None]
         case "Tier":
             return _read_tier(found, source)
         case _:
@@ -224,6 +244,8 @@ def _is_needed(key: Key, columns: Columns, needs: Needs) -> bool:
             return key.id in needs.groups or key.id in needs.members_of
         case "Address_Group":
             return key.id in needs.address_groups
+        case "Network":
+            return key.id in needs.networks
         case "Tier":
             return True
         case _:

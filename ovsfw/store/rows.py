@@ -21,6 +21,7 @@ TABLES = {
     "address_groups": "Address_Group",
     "ports": "Port",
     "tiers": "Tier",
+    "networks": "Network",
 }
 RULES = "Rule"
 ALL = (*TABLES.values(), RULES)
@@ -29,7 +30,7 @@ MORE = {"Port": "security_groups", RULES: "security_group", "Tier": "place"}
 
 
 class Key(NamedTuple):
-    """Which row; ids are unique in a table."""
+    """Which row; ids are unique in a table.  The network without an id has the empty text."""
 
     table: str
     id: str
@@ -47,7 +48,7 @@ def rows_of(policy: Policy) -> Rows:
 def _rows(document: Document) -> Iterator[tuple[Key, Columns]]:
     for collection, table in TABLES.items():
         for place, found in enumerate(document[collection]):
-            yield Key(table, found["id"]), _columns(table, found, place)
+            yield Key(table, found.get("id", "")), _columns(table, found, place)
     for group in document["security_groups"]:
         for rule in group.get("rules", ()):
             yield Key(RULES, rule["id"]), {**_columns(RULES, rule), "security_group": group["id"]}
@@ -61,7 +62,7 @@ def columns_of(table: str) -> list[str]:
 def _columns(table: str, found: Document, place: int = 0) -> Columns:
     if table == "Security_Group":
         found = {key: value for key, value in found.items() if key != "rules"}
-    columns = {"id": found["id"], "document": json.dumps(found, sort_keys=True, ensure_ascii=False)}
+    columns = {"id": found.get("id", ""), "document": json.dumps(found, sort_keys=True, ensure_ascii=False)}
     match table:
         case "Port":
             return {**columns, "security_groups": tuple(found.get("security_groups", ()))}

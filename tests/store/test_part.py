@@ -13,7 +13,7 @@ from ovsfw.errors import PolicyError
 from ovsfw.policy.model import Policy
 from ovsfw.store.part import Needs, Part, needed_rows
 from ovsfw.store.rows import Columns, Key, rows_of
-from tests.store.test_rows import read_back, some, with_tiers
+from tests.store.test_rows import read_back, some, whole_policies
 from tests.strategies import bindings_for, policies
 
 
@@ -64,7 +64,7 @@ def test_only_what_is_there_now_matters(data: st.DataObject) -> None:
     part = Part("t")
     server = Server(part, data.draw(st.randoms(use_true_random=False)))
     for _ in range(3):
-        policy = read_back(data.draw(with_tiers(max_ports=4)))
+        policy = read_back(data.draw(whole_policies(max_ports=4)))
         part.plugged = frozenset(data.draw(st.sets(st.sampled_from(sorted(policy.ports)))))
         server.serve(rows_of(policy))
         assert repr(part.policy()) == repr(part_of(policy, part.plugged))

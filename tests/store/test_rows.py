@@ -14,7 +14,18 @@ from hypothesis import strategies as st
 
 from ovsfw.errors import PolicyError
 from ovsfw.policy.document import parse, read_values
-from ovsfw.policy.model import Action, Direction, Family, Policy, PortRange, Position, Rule, SecurityGroup, Tier
+from ovsfw.policy.model import (
+    Action,
+    Direction,
+    Family,
+    Network,
+    Policy,
+    PortRange,
+    Position,
+    Rule,
+    SecurityGroup,
+    Tier,
+)
 from ovsfw.policy.schema import DocumentShape
 from ovsfw.policy.writing import as_document
 from ovsfw.store.rows import RULES, TABLES, Key, difference, document_of, rows_of
@@ -28,8 +39,8 @@ some = settings(
 
 
 @st.composite
-def with_tiers(draw: st.DrawFn, max_ports: int = 5) -> Policy:
-    """A policy with up to three tiers, in an order that is not that of their ids."""
+def whole_policies(draw: st.DrawFn, max_ports: int = 5) -> Policy:
+    """With networks and up to three tiers, in an order that is not that of their ids."""
     policy = draw(policies(max_ports))
     groups, sets = list(policy.security_groups), list(policy.address_groups)
     tiers = [
@@ -44,7 +55,9 @@ def with_tiers(draw: st.DrawFn, max_ports: int = 5) -> Policy:
         )
         for name in draw(st.lists(st.sampled_from(["one", "two", "three"]), unique=True, max_size=3))
     ]
-    return replace(policy, tiers=tuple(tiers))
+    names = draw(st.lists(st.sampled_from(["net", None]), unique=True))
+    limits = {name: Network(name, connection_limit=draw(st.integers(1, 9))) for name in names}
+    return replace(policy, tiers=tuple(tiers), networks=limits)
 
 
 def read_back(policy: Policy) -> Policy:
@@ -52,7 +65,7 @@ def read_back(policy: Policy) -> Policy:
 
 
 @some
-@given(with_tiers())
+@given(whole_policies())
 def test_a_policy_survives_being_written(policy: Policy) -> None:
     """A made-up policy may have what a read one has in another form (all ports, for no ports), but only once."""
     once = read_back(policy)
@@ -61,7 +74,7 @@ def test_a_policy_survives_being_written(policy: Policy) -> None:
 
 
 @some
-@given(with_tiers(), st.randoms(use_true_random=False))
+@given(whole_policies(), st.randoms(use_true_random=False))
 def test_a_policy_survives_the_rows_in_any_order(policy: Policy, shuffle: random.Random) -> None:
     once = read_back(policy)
     rows = list(rows_of(once).items())
@@ -70,7 +83,7 @@ def test_a_policy_survives_the_rows_in_any_order(policy: Policy, shuffle: random
 
 
 @some
-@given(with_tiers(), with_tiers())
+@given(whole_policies(), whole_policies())
 def test_a_difference_makes_the_new_of_the_old(old: Policy, new: Policy) -> None:
     before, after = rows_of(read_back(old)), rows_of(read_back(new))
     found = difference(before, after)
