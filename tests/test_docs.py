@@ -33,7 +33,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 SPAN = re.compile(r"`(ovsfw [^`]+)`")
 # A family of commands with several verbs in one cell: `ovsfw lab up`, `matrix`, ...
 VERBS = re.compile(r"^\| `ovsfw lab up`(?:, `[a-z]+`)+", re.MULTILINE)
-MENTIONED = {"ovsfw lab"}
+MENTIONED = {"ovsfw lab", "ovsfw db"}
 
 
 def commands(text: str) -> list[str]:
@@ -48,7 +48,7 @@ def commands(text: str) -> list[str]:
 
 COMMANDS = sorted({(page.name, command) for page in PAGES for command in commands(page.read_text())})
 # Arguments that a mention in running text leaves out.
-LEFT_OUT: tuple[list[str], ...] = (["--policy", "FILE"], ["small"], ["web1"], [])
+LEFT_OUT: tuple[list[str], ...] = (["--policy", "FILE"], ["small"], ["web1"], ["FILE"], ["ID"], [])
 
 
 def is_understood(words: list[str]) -> bool:

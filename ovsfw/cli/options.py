@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
+from ovsfw.errors import ConfigError
 from ovsfw.policy.model import Policy
 from ovsfw.sources.file import read_document, read_policy
+from ovsfw.store.client import Tls
 from ovsfw.switch.rundir import default_database
 
 
@@ -51,3 +53,26 @@ def add_rundir(command: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where the daemon's pid file and control socket are (default: the run directory of Open vSwitch)",
     )
+
+
+_TLS = {
+    "--private-key": "this side's private key, for addresses with ssl:",
+    "--certificate": "this side's certificate",
+    "--ca-cert": "the certificate that the other side's is signed by",
+}
+
+
+def add_tls(command: argparse.ArgumentParser) -> None:
+    """The files for TLS, named as everywhere in Open vSwitch."""
+    for option, about in _TLS.items():
+        command.add_argument(option, metavar="FILE", help=about)
+
+
+def tls_of(args: argparse.Namespace) -> Tls | None:
+    """All three files, or None.  Raises ConfigError when only some are given."""
+    files = (args.private_key, args.certificate, args.ca_cert)
+    if not any(files):
+        return None
+    if not all(files):
+        raise ConfigError(f"TLS needs all of {', '.join(_TLS)}")
+    return Tls(*files)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
 from ovsfw import logs
 from ovsfw.apply import rundir_of
-from ovsfw.cli.options import add_bridge, add_format, add_rundir
+from ovsfw.cli.options import add_bridge, add_format, add_rundir, add_tls, tls_of
 from ovsfw.daemon import Daemon, Options
 from ovsfw.errors import SwitchError
+from ovsfw.sources.database import DatabaseSource
 from ovsfw.sources.file import FileSource
+from ovsfw.sources.source import Source
 from ovsfw.status import render
+from ovsfw.store.client import WHERE, Remote, is_remote
 from ovsfw.switch.rundir import find_control_socket
 from ovsfw.switch.unixctl import unixctl
 from ovsfw.sync import AUDIT_EVERY, Place
@@ -27,8 +31,18 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
     about = "the daemon: keep the bridge as the policy says, in the foreground, until it is stopped; flows stay"
     command = commands.add_parser("run", help=about, description=f"{about[0].upper()}{about[1:]}.")
     command.add_argument(
-        "--policy", required=True, metavar="SOURCE", help="the policy file; it is read again on change"
+        "--policy",
+        required=True,
+        metavar="SOURCE",
+        help=f"the policy file, which is read again on change; or the policy database: {WHERE}",
     )
+    command.add_argument(
+        "--host",
+        default=socket.gethostname(),
+        metavar="NAME",
+        help="what this host is called in the policy database, and in its certificate (default: %(default)s)",
+    )
+    add_tls(command)
     add_bridge(command)
     add_rundir(command)
     command.add_argument(
@@ -85,19 +99,26 @@ def run_daemon(args: argparse.Namespace) -> int:
     )
 
     async def run() -> None:
-        await Daemon(FileSource(args.policy), options).run()
+        await Daemon(_source(args), options).run()
 
     asyncio.run(run())
     return 0
 
 
+def _source(args: argparse.Namespace) -> Source:
+    """The file or the database that --policy names.  Raises ConfigError."""
+    if is_remote(args.policy):
+        return DatabaseSource(Remote.parse(args.policy, tls_of(args)), args.host)
+    return FileSource(args.policy)
+
+
 async def ask_daemon(args: argparse.Namespace, command: str, *words: str) -> str:
     """What the running daemon answers.  Raises SwitchError when there is none, or with its complaint."""
     rundir = _rundir(args)
-    socket = find_control_socket("ovsfw", rundir)
-    if socket is None:
+    control = find_control_socket("ovsfw", rundir)
+    if control is None:
         raise SwitchError(f"no daemon runs in {rundir}; start it with: ovsfw run --policy FILE (or give its --rundir)")
-    return await unixctl(socket, command, *words)
+    return await unixctl(control, command, *words)
 
 
 def run_status(args: argparse.Namespace) -> int:

@@ -1,0 +1,122 @@
+"""`ovsfw db`, as a user types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ovsfw.cli import main
+from ovsfw.store.server import Server
+
+pytestmark = pytest.mark.ovs
+POLICY = """
+security_groups:
+  - {id: web, rules: [{direction: ingress, protocol: tcp, port_range_min: 80, port_range_max: 80}]}
+ports:
+  - {id: vm1, mac_address: "52:54:00:00:00:01", fixed_ips: [{ip_address: 10.9.0.1}], security_groups: [web]}
+"""
+
+
+class Commands:
+    def __init__(self, capsys: pytest.CaptureFixture[str], store: str) -> None:
+        self.capsys, self.store = capsys, store
+
+    def __call__(self, *words: str, status: int = 0) -> str:
+        """What it prints; on an error what it complains of."""
+        assert main(["db", *words, "--store", self.store]) == status, self.capsys.readouterr()
+        said = self.capsys.readouterr()
+        return said.err if status == 1 else said.out
+
+    def document(self) -> dict[str, list[dict[str, object]]]:
+        found: dict[str, list[dict[str, object]]] = json.loads(self("export", "--format", "json"))
+        return found
+
+
+@pytest.fixture
+def db(capsys: pytest.CaptureFixture[str], server: Server, tmp_path: Path) -> Commands:
+    commands = Commands(capsys, server.address)
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(POLICY)
+    commands("import", str(policy))
+    return commands
+
+
+def test_objects_come_change_and_go(db: Commands) -> None:
+    assert "+1 -0 ~0 rows" in db(
+        "port", "add", "vm2", "mac_address=52:54:00:00:00:02", "fixed_ips=10.9.0.2,10.9.0.3", "security_groups=web"
+    )
+    db("port", "set", "vm2", "security_groups=null", "allowed_address_pairs=[{ip_address: 10.8.0.0/24}]")
+    pair = {"ip_address": "10.8.0.0/24", "mac_address": "52:54:00:00:00:02"}
+    assert db.document()["ports"][1] == {
+        "id": "vm2",
+        "mac_address": "52:54:00:00:00:02",
+        "fixed_ips": [{"ip_address": "10.9.0.2"}, {"ip_address": "10.9.0.3"}],
+        "allowed_address_pairs": [pair],
+    }
+    db("address-group", "add", "office", "addresses=198.51.100.0/24,203.0.113.7")
+    db("group", "add", "db", "stateful=false")
+    db("rule", "add", "db", "id=r1", "direction=ingress", "remote_address_group_id=office")
+    db("rule", "set", "r1", "protocol=udp", "port_range_min=53", "port_range_max=53")
+    (group,) = [each for each in db.document()["security_groups"] if each["id"] == "db"]
+    assert group["stateful"] is False
+    assert "address group has the id" in db("address-group", "del", "office", status=1)
+    assert "0 changes" in db("group", "set", "web", "name=null")
+    db("rule", "del", "r1")
+    db("group", "del", "db")
+    db("address-group", "del", "office")
+    db("port", "del", "vm2")
+    assert len(db.document()["ports"]) == len(db.document()["security_groups"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("port add vm1 mac_address=52:54:00:00:00:09", "port vm1 is there already; change it with: ovsfw db port set"),
+        ("port set vm9 name=x", "there is no port vm9"),
+        ("port del vm1 vm9", "there is no port vm9"),
+        ("port set vm1 security_groups=wbe", "ports[vm1].security_groups[0]: no security group has the id or name 'wb"),
+        ("port set vm1 colour=red", "ports[vm1].colour: unknown key 'colour'"),
+        ("port set vm1 name", "'name': use KEY=VALUE"),
+        ("port set vm1 fixed_ips=[", "no list or mapping in YAML"),
+        ("group del web", "no security group has the id or name 'web'"),
+        ("rule add nope direction=ingress", "there is no group nope"),
+        ("rule set nope direction=ingress", "there is no rule nope"),
+        ("rule add web direction=up", "'up' is not a direction"),
+        ("import /nonexistent", "cannot be read: No such file"),
+    ],
+)
+def test_bad_input_is_refused_and_changes_nothing(db: Commands, words: str, complaint: str) -> None:
+    before = db("export")
+    assert complaint in db(*words.split(), status=1)
+    assert db("export") == before
+
+
+def test_what_is_exported_can_be_imported(db: Commands, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(db("export"))
+    assert "0 changes" in db("import", str(copy))
+    assert "port vm1 on no host: web" in db("show")
+    assert json.loads(db("show", "--format", "json"))["hosts"] == {}
+    assert "schema 1.0.0: nothing to do" in db("convert")
+
+
+def test_a_server_of_ones_own(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    where = ["--directory", str(tmp_path / "store")]
+    assert main(["db", "start", *where]) == 0
+    try:
+        assert main(["db", "start", *where]) == 0
+        assert "runs in" in capsys.readouterr().out
+        db = Commands(capsys, f"unix:{tmp_path}/store/db.sock")
+        assert "was set up already" in db("init")
+        assert "0 live hosts" in db("group", "add", "web", "--wait=hosts")
+        assert main(["db", "stop", *where]) == 0
+        assert main(["db", "start", *where]) == 0
+        capsys.readouterr()
+        assert "security groups        1" in db("show")
+        assert json.loads(db("status", "--format", "json"))["generation"] == 1
+    finally:
+        assert main(["db", "stop", *where]) == 0
+    assert main(["db", "stop", *where]) == 0
+    assert "does not run" in capsys.readouterr().out
