@@ -15,8 +15,9 @@ import yaml
 from ovsfw.cli import db_objects, db_server
 from ovsfw.cli.db_options import add_store, add_wait, finish, remote_of
 from ovsfw.cli.options import add_format
+from ovsfw.errors import PolicyError
 from ovsfw.policy.writing import as_document
-from ovsfw.sources.file import read_policy
+from ovsfw.sources.file import read_document
 from ovsfw.store import setup
 from ovsfw.store.editing import read
 from ovsfw.store.trust import trust
@@ -81,7 +82,10 @@ def _command(
 
 def run_import(args: argparse.Namespace) -> int:
     """Judge the file first: its errors have lines."""
-    document = as_document(read_policy(args.file))
+    found = read_document(args.file)
+    if failures := found.failures(found.judge()):
+        raise PolicyError(failures)
+    document = {**as_document(found.policy), "assertions": list(found.written)}
     return asyncio.run(finish(args, lambda _: document))
 
 
@@ -105,7 +109,7 @@ def run_show(args: argparse.Namespace) -> int:
         print(json.dumps({"generation": contents.generation, "hosts": hosts, **document}, indent=1))
         return 0
     print(f"generation {contents.generation} of {contents.identity}")
-    for name in ("tiers", "security_groups", "address_groups", "ports", "networks"):
+    for name in ("tiers", "security_groups", "address_groups", "ports", "networks", "assertions"):
         print(f"{name.replace('_', ' '):<16} {len(document[name]):>7,}")
     for group in document["security_groups"]:
         print(f"group {group['id']}: {len(group.get('rules', ()))} rules")

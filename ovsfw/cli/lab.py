@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from ovsfw.cli import lab_cluster
 from ovsfw.cli.options import add_format
 from ovsfw.errors import ConfigError
 from ovsfw.lab import demo, selftest, show
@@ -41,7 +42,7 @@ def add(subparsers: Any) -> None:  # noqa: ANN401 - argparse's type is private
     """Register the commands."""
     lab = subparsers.add_parser(
         "lab",
-        help="VMs as network namespaces on this machine: up, matrix, selftest, exec, demo, shape, down",
+        help="VMs as network namespaces on this machine: up, matrix, selftest, exec, demo, shape, cluster, down",
         description="Network namespaces stand for VMs, on a private Open vSwitch.  Nothing else on the machine is "
         "touched.  Needs root.",
         epilog=_EPILOG,
@@ -75,6 +76,8 @@ def add(subparsers: Any) -> None:  # noqa: ANN401 - argparse's type is private
     command = commands.add_parser("shape", help=about, description=f"{about[0].upper()}{about[1:]}.")
     command.add_argument("shape", metavar="SHAPE", choices=sorted(SHAPES), help=f"one of {', '.join(SHAPES)}")
     command.set_defaults(run=run_shape)
+
+    lab_cluster.add(commands)
 
     _command(commands, "down", run_down, "remove the lab, or what is left of one; nothing to remove is fine")
 

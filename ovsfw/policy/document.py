@@ -27,10 +27,11 @@ _BYTE_ORDER_MARK = "\ufeff"
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A policy, and what its document says about it."""
+    """A policy, and what its document says about it; `written` are the assertions as they were written, with ids."""
 
     policy: Policy
     assertions: tuple[Located, ...]
+    written: tuple[Mapping[str, object], ...]
     _report: Report
     _paths: Mapping[tuple[str, str], Path]
 
@@ -63,10 +64,18 @@ def read(text: bytes | str, source: str) -> Document:
         what = "nothing in it" if value in (None, {}) else f"{show(value)} at the top"
         report.add((), f"{what}; {EXPECTED}")
         value = {}
-    assembly = Assembly(value, report)
-    document = Document(assembly.policy(), assembly.assertions(), report, assembly.paths())
+    document = _assembled(value, report)
     report.raise_if_any()
     return document
+
+
+def _assembled(value: Mapping[str, object], report: Report) -> Document:
+    assembly = Assembly(value, report)
+    policy, assertions = assembly.policy(), assembly.assertions()
+    listed = value.get("assertions")
+    given = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+    written = tuple({**each, "id": located.assertion.id} for each, located in zip(given, assertions, strict=False))
+    return Document(policy, assertions, written, report, assembly.paths())
 
 
 def parse(text: bytes | str, source: str) -> Policy:
@@ -83,14 +92,26 @@ def read_values(value: Mapping[str, object], source: str) -> Policy:
 
     Raises PolicyError with every problem; its paths name objects by their ids, `ports[vm1].mac_address`.
     """
+    return _read_values(value, source).policy
+
+
+def judge_values(value: Mapping[str, object], source: str) -> Document:
+    """The same with the assertions, which hold.  Raises PolicyError with everything wrong."""
+    document = _read_values(value, source)
+    if failures := document.failures(document.judge()):
+        raise PolicyError(failures)
+    return document
+
+
+def _read_values(value: Mapping[str, object], source: str) -> Document:
     report = Report(source, lambda: Node(Place(0, 0)))
-    policy = Assembly(value, report).policy()
+    document = _assembled(value, report)
     try:
         report.raise_if_any()
     except PolicyError as error:
         named = [replace(problem, path=_with_ids(problem.path, value)) for problem in error.problems]
         raise PolicyError(named) from None
-    return policy
+    return document
 
 
 def _with_ids(path: str, value: object) -> str:

@@ -170,6 +170,7 @@ def conditions(needs: Needs) -> dict[str, list[Any]]:
         "Address_Group": _each("id", "==", needs.address_groups),
         "Network": _each("id", "==", needs.networks),
     }
+    asked["Assertion"] = []  # hosts have no use for them
     return {table: where or [False] for table, where in asked.items()}
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ovsfw.errors import StoreAwayError, StoreError
-from ovsfw.policy.document import read_values
+from ovsfw.policy.document import judge_values
 from ovsfw.policy.model import Policy
 from ovsfw.policy.writing import Document
 from ovsfw.store.client import DATABASE, Connection, Remote, connected, words
@@ -100,8 +100,8 @@ async def edit(remote: Remote, change: Change, *, awaited: bool = False, timeout
 async def _attempt(connection: Connection, change: Change, *, awaited: bool) -> Edit | None:
     """One turn; None when another writer was faster."""
     before = await read_from(connection)
-    policy = read_values(change(before.document), "policy database")
-    changes = difference(before.rows, rows_of(policy))
+    document = judge_values(change(before.document), "policy database")
+    changes = difference(before.rows, rows_of(document.policy, document.written))
     if not changes and before.generation:
         generation = before.generation
         operations = []
@@ -112,7 +112,7 @@ async def _attempt(connection: Connection, change: Change, *, awaited: bool) -> 
         operations.append(update_global({"awaited": generation}))
     if operations and not await commit(connection, before.generation, operations):
         return None
-    return Edit(generation, changes, policy)
+    return Edit(generation, changes, document.policy)
 
 
 async def commit(connection: Connection, generation: int, operations: list[Operation]) -> bool:

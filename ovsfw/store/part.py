@@ -237,16 +237,18 @@ def needed_rows(rows: Mapping[Key, Columns], needs: Needs) -> dict[Key, Columns]
 
 
 def _is_needed(key: Key, columns: Columns, needs: Needs) -> bool:
+    by_id = {
+        "Security_Group": needs.groups | needs.members_of,
+        "Address_Group": needs.address_groups,
+        "Network": needs.networks,
+        "Assertion": frozenset[str](),
+    }
     match key.table:
         case "Port":
             return key.id in needs.ports or not needs.members_of.isdisjoint(columns["security_groups"])
-        case "Security_Group":
-            return key.id in needs.groups or key.id in needs.members_of
-        case "Address_Group":
-            return key.id in needs.address_groups
-        case "Network":
-            return key.id in needs.networks
+        case "Rule":
+            return columns["security_group"] in needs.groups
         case "Tier":
             return True
         case _:
-            return columns["security_group"] in needs.groups
+            return key.id in by_id[key.table]

@@ -8,7 +8,7 @@ rules of a group are rows of their own, so that a group may have thousands of th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,11 +22,12 @@ TABLES = {
     "ports": "Port",
     "tiers": "Tier",
     "networks": "Network",
+    "assertions": "Assertion",
 }
 RULES = "Rule"
 ALL = (*TABLES.values(), RULES)
-# Columns besides `id` and `document`.  A host chooses rows by a port's groups and a rule's group; tiers have an order.
-MORE = {"Port": "security_groups", RULES: "security_group", "Tier": "place"}
+# Columns besides `id` and `document`.  A host chooses rows by a port's groups and a rule's group; some have an order.
+MORE = {"Port": "security_groups", RULES: "security_group", "Tier": "place", "Assertion": "place"}
 
 
 class Key(NamedTuple):
@@ -40,9 +41,9 @@ Columns = Mapping[str, Any]
 Rows = dict[Key, Columns]
 
 
-def rows_of(policy: Policy) -> Rows:
-    """Every row of a policy, with its columns as Python has them (tuples for sets)."""
-    return dict(_rows(as_document(policy)))
+def rows_of(policy: Policy, assertions: Iterable[Mapping[str, object]] = ()) -> Rows:
+    """Every row of a policy, and of assertions about it as they were written, with ids; tuples stand for sets."""
+    return dict(_rows({**as_document(policy), "assertions": list(assertions)}))
 
 
 def _rows(document: Document) -> Iterator[tuple[Key, Columns]]:
@@ -66,14 +67,14 @@ def _columns(table: str, found: Document, place: int = 0) -> Columns:
     match table:
         case "Port":
             return {**columns, "security_groups": tuple(found.get("security_groups", ()))}
-        case "Tier":
+        case "Tier" | "Assertion":
             return {**columns, "place": place}
         case _:
             return columns
 
 
 def document_of(rows: Mapping[Key, Columns]) -> Document:
-    """The document that rows make, sorted by id, the tiers by their place.
+    """The document that rows make, sorted by id, tiers and assertions by their place.
 
     Raises ValueError for a row whose `document` is no JSON object, and for a rule without its group.
     """

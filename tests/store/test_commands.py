@@ -93,6 +93,17 @@ def test_bad_input_is_refused_and_changes_nothing(db: Commands, words: str, comp
     assert db("export") == before
 
 
+def test_a_change_that_breaks_an_assertion_is_refused(db: Commands, tmp_path: Path) -> None:
+    policy = tmp_path / "asserted.yaml"
+    policy.write_text(POLICY + "assertions:\n  - {id: closed, from: any, to: vm1, denied: [tcp/22]}\n")
+    db("import", str(policy))
+    assert db.document()["assertions"] == [{"id": "closed", "from": "any", "to": "vm1", "denied": ["tcp/22"]}]
+    rule = ("rule", "add", "web", "direction=ingress", "protocol=tcp", "port_range_min=22", "port_range_max=22")
+    assert "'closed' does not hold" in db(*rule, status=1)
+    policy.write_text(db("export"))
+    assert "0 changes" in db("import", str(policy))
+
+
 def test_what_is_exported_can_be_imported(db: Commands, tmp_path: Path) -> None:
     copy = tmp_path / "copy.yaml"
     copy.write_text(db("export"))

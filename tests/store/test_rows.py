@@ -61,7 +61,9 @@ def whole_policies(draw: st.DrawFn, max_ports: int = 5) -> Policy:
 
 
 def read_back(policy: Policy) -> Policy:
-    return read_values(json.loads(json.dumps(as_document(policy))), "t")
+    """As it comes out of a document; made-up policies may have routers that no document may have."""
+    networks = {name: replace(network, routers=None) for name, network in policy.networks.items()}
+    return read_values(json.loads(json.dumps(as_document(replace(policy, networks=networks)))), "t")
 
 
 @some
