@@ -352,14 +352,15 @@ def test_neither_hash_seed_nor_order_of_arrival_shows() -> None:
 @given(situations())
 def test_the_order_of_ports_groups_and_rules_does_not_show(situation: tuple[Policy, Bindings]) -> None:
     policy, bindings = situation
-    turned = Policy(
-        {name: policy.ports[name] for name in sorted(policy.ports, reverse=True)},
-        {
+    turned = replace(
+        policy,
+        ports={name: policy.ports[name] for name in sorted(policy.ports, reverse=True)},
+        security_groups={
             name: replace(policy.security_groups[name], rules=policy.security_groups[name].rules[::-1])
             for name in sorted(policy.security_groups, reverse=True)
         },
-        {name: policy.address_groups[name] for name in sorted(policy.address_groups, reverse=True)},
-        policy.tiers,
+        address_groups={name: policy.address_groups[name] for name in sorted(policy.address_groups, reverse=True)},
+        networks={name: policy.networks[name] for name in sorted(policy.networks, key=str, reverse=True)},
     )
     assert compile_policy(turned, bindings).flows.flat == compiled(situation).flows.flat
 

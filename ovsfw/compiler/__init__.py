@@ -1,15 +1,15 @@
 """Policy and bindings to flows.  Pure; the only place that knows both security groups and OpenFlow.
 
-Compiling is assembled from units: one endpoint, one group, one network, one table's remote sets.  A `Compiler` keeps
-each unit's flows together with the inputs that made them, and hands out the very same object while the inputs are
-equal, so that a small change costs what it touches.  That is all it remembers: what it returns depends only on what it
-is given.
+Compiling is assembled from units: one endpoint, one group, one network, a part of one table's remote sets.  A
+`Compiler` keeps each unit's flows together with the inputs that made them, and hands out the very same object while the
+inputs are equal, so that a small change costs what it touches (see `units`).  That is all it remembers: what it returns
+depends only on what it is given.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,19 +23,15 @@ from ovsfw.compiler.ids import hint_numbers, number
 from ovsfw.compiler.networks import Member, network_flows, uplink_flows
 from ovsfw.compiler.pipeline import NETWORK
 from ovsfw.compiler.recording import recorded
-from ovsfw.compiler.remotes import member_flows, members, referenced, set_names
+from ovsfw.compiler.remotes import Bucket, Members, Place, member_flows, referenced, set_names
 from ovsfw.compiler.standing import standing_flows
 from ovsfw.compiler.tiers import course_of, tier_flows, tier_size
 from ovsfw.compiler.trusted import trusted_flows
+from ovsfw.compiler.units import Unit, Units
 from ovsfw.errors import PolicyError, Problem
-from ovsfw.openflow.flow import DuplicateFlowError, Flow, FlowSet, Key, Part, Value
+from ovsfw.openflow.flow import Flow, FlowSet
 from ovsfw.policy.model import MAX_GROUPS, Direction, Network, Policy, Port, SecurityGroup, Tier
 from ovsfw.policy.tiers import tiers_of, too_long
-
-_TOO_LONG = (
-    "one flow would be longer than the 64 KiB that OpenFlow has for it; "
-    "use fewer security groups on a port, fewer ports with one MAC address, or fewer remote groups in a group's rules"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,102 +61,166 @@ def compile_policy(
     return Compiler(hook, records_drops=records_drops).compile(policy, bindings)
 
 
-class _Numbers(NamedTuple):
-    """What stands for security groups and for tiers, by their ids."""
+class _Host(NamedTuple):
+    """Everything that the flows of this host's endpoints depend on; `ports` has None where the policy knows no port."""
 
+    bindings: Bindings
+    ports: tuple[Port | None, ...]
+    stateless: frozenset[str]
+    tiers: tuple[Tier, ...]
+    networks: Mapping[str | None, Network]
+
+    @property
+    def endpoints(self) -> list[tuple[Binding, Port]]:
+        """The endpoints that are filtered."""
+        pairs = zip(self.bindings.endpoints, self.ports, strict=True)
+        return [(binding, port) for binding, port in pairs if port is not None and port.port_security]
+
+    @property
+    def unknown(self) -> tuple[Binding, ...]:
+        """Those that the policy does not know."""
+        pairs = zip(self.bindings.endpoints, self.ports, strict=True)
+        return tuple(binding for binding, port in pairs if port is None)
+
+    @property
+    def unfiltered(self) -> frozenset[str]:
+        """The ids of ports here without port security."""
+        return frozenset(port.id for port in self.ports if port is not None and not port.port_security)
+
+
+class _Local(NamedTuple):
+    """What follows from a `_Host` for everything else: the ids of groups of endpoints here, and numbers."""
+
+    endpoints: list[tuple[Binding, Port]]
     groups: Mapping[str, int]
     tiers: Mapping[str, int]
+    no_flood: Mapping[int, bool]
 
 
-_Owner = TypeVar("_Owner", SecurityGroup, Tier)
+class _Referring(NamedTuple):
+    """Whose rules are asked on this host, and the numbers of the remote sets that they refer to, by table."""
+
+    groups: list[SecurityGroup]
+    tiers: list[Tier]
+    sets: Mapping[str, int]
+    by_place: Mapping[Place, Mapping[str, int]]
+
+
+T = TypeVar("T")
 
 
 class Compiler:
-    """Compiles policies for one hook; its state is a cache of units by their inputs."""
+    """Compiles policies for one hook; its state is a cache of units, and of a few values, by their inputs."""
 
     def __init__(self, hook: Hook = STANDALONE, *, records_drops: bool = False) -> None:
         """Start with nothing remembered.  `records_drops`: flows that drop also send copies (see `recording`)."""
-        self._hook, self._records_drops = hook, records_drops
-        self._units: dict[Hashable, tuple[object, Part]] = {}
-        self._used: dict[Hashable, tuple[object, Part]] = {}
+        self._hook = hook
+        self._members = Members()
+        self._values: dict[str, tuple[object, object]] = {}
+        self.units = Units(recorded if records_drops else None)
 
     def compile(self, policy: Policy, bindings: Bindings) -> Program:
         """The flows for a policy on this host, now."""
-        self._used = {}
         bindings = _wired(bindings, self._hook)
-        secured = {name for name, port in policy.ports.items() if port.port_security}
-        unfiltered = policy.ports.keys() - secured
-        here = [
-            (binding, policy.ports[binding.port_id]) for binding in bindings.endpoints if binding.port_id in secured
-        ]
-        _refuse_too_much(policy, [port for _, port in here])
-        unknown = [binding for binding in bindings.endpoints if binding.port_id not in policy.ports]
-        names = sorted({name for _, port in here for name in port.security_groups})
-        tiers = tiers_of(policy, (port for _, port in here))
-        self._unit("standing", (), partial(standing_flows, self._hook))
-        outside = _outside(bindings, unfiltered)
-        self._unit(
-            "uplinks", outside, lambda: (flow for uplink in outside for flow in uplink_flows(uplink, self._hook))
-        )
-        self._unit("unknown", tuple(unknown), lambda: map(unknown_port, unknown))
-        numbers = _Numbers(number(names), number(tier.id for tier in policy.tiers))
-        self._endpoints(policy, here, numbers)
-        self._rules(policy, [policy.security_groups[name] for name in names], tiers, numbers)
-        self._units = self._used
-        flows = FlowSet({name: part for name, (_, part) in self._used.items()})
-        no_flood = {bound.ofport: bound.port_id not in unfiltered for bound in bindings.endpoints}
-        return Program(flows, no_flood, connection_limits=_connection_limits(policy, here))
+        ports = tuple(policy.ports.get(bound.port_id) for bound in bindings.endpoints)
+        stateless = frozenset(name for name, group in policy.security_groups.items() if not group.stateful)
+        host = _Host(bindings, ports, stateless, policy.tiers, policy.networks)
+        local = self._once("local", host, lambda: _local(policy, host))
+        rules = (tuple(policy.security_groups.values()), policy.tiers, local)
+        referring = self._once("referring", rules, lambda: _referring(policy, local))
+        buckets = self._members.follow(policy)
+        wanted = (buckets, referring.by_place)
+        parts = {
+            **self.units.batch("frame", host, lambda: _frame(host, self._hook)),
+            **self.units.batch("endpoints", host, lambda: _endpoints(policy, local)),
+            **self.units.batch("rules", rules, lambda: _rules(policy, referring, local)),
+            **self.units.batch("members", wanted, lambda: _member_units(buckets, referring.by_place)),
+        }
+        limits = self._once("limits", host, lambda: _connection_limits(policy, local.endpoints))
+        return Program(FlowSet(parts), local.no_flood, connection_limits=limits)
 
-    def _unit(self, name: Hashable, inputs: object, build: Callable[[], Iterable[Flow]]) -> None:
-        """Take a unit from the cache, or build it at once.  Raises PolicyError for a flow that OpenFlow cannot hold."""
-        known = self._units.get(name)
+    def _once(self, name: str, inputs: object, build: Callable[[], T]) -> T:
+        """A value that depends on `inputs` alone; the same object while they are equal."""
+        known = self._values.get(name)
         if known is None or known[0] != inputs:
-            try:
-                part = _part(build())
-                known = (inputs, recorded(part) if self._records_drops else part)
-            except OverflowError:
-                what = " ".join(map(str, name)) if isinstance(name, tuple) else str(name)
-                raise PolicyError([Problem(f"{what}: {_TOO_LONG}")]) from None
-        self._used[name] = known
+            known = self._values[name] = (inputs, build())
+        value: T = known[1]  # type: ignore[assignment] # what has this name was built by the same function
+        return value
 
-    def _endpoints(self, policy: Policy, here: list[tuple[Binding, Port]], numbers: _Numbers) -> None:
-        networks: dict[int, list[Member]] = defaultdict(list)
-        said: dict[int, list[Network]] = defaultdict(list)
-        lists = {port.security_groups for _, port in here}
-        courses = {groups: course_of(policy, groups, *numbers) for groups in lists}
-        sizes = {numbers.tiers[tier.id]: tier_size(tier, Direction.INGRESS) for tier in policy.tiers}
-        for binding, port in here:
-            said[network_of(binding.vlan)].append(policy.network_of(port))
-            stateless = policy.is_stateless(port)
-            course = courses[port.security_groups]
-            build = partial(endpoint_flows, binding, port, course, stateless=stateless)
-            self._unit(("endpoint", binding.ofport), (binding, port, course, stateless), build)
-            value = endpoint_value(binding, port, stateless=stateless)
-            networks[network_of(binding.vlan)].append(Member(binding.ofport, value, port.macs, course))
-        for network, inside in networks.items():
-            self._unit(("network", network), (inside, sizes), partial(network_flows, network, inside, sizes))
-            options = tuple(dict.fromkeys(said[network]))
-            self._unit(("trusted", network), options, partial(trusted_flows, NETWORK(network), options))
 
-    def _rules(self, policy: Policy, groups: list[SecurityGroup], tiers: list[Tier], numbers: _Numbers) -> None:
-        """The groups and tiers that endpoints of this host have, and the remote sets that their rules refer to."""
-        needed = referenced((*groups, *tiers))
-        sets = number(set_names(needed))
-        hints = hint_numbers(policy)
+def _local(policy: Policy, host: _Host) -> _Local:
+    endpoints = host.endpoints
+    names = {name for _, port in endpoints for name in port.security_groups}
+    unfiltered = host.unfiltered
+    no_flood = {bound.ofport: bound.port_id not in unfiltered for bound in host.bindings.endpoints}
+    return _Local(endpoints, number(names), number(tier.id for tier in policy.tiers), no_flood)
 
-        def inputs(owner: _Owner, value: int) -> tuple[_Owner, int, Mapping[str, int], Mapping[str, int]]:
-            mine = {name: sets[name] for name in set_names(referenced([owner]))}
-            return owner, value, mine, {rule.id: hints[rule.id] for rule in owner.rules}
 
-        for group in groups:
-            given = inputs(group, numbers.groups[group.id])
-            self._unit(("group", group.id), given, partial(group_flows, *given))
-        for tier in tiers:
-            given_tier = inputs(tier, numbers.tiers[tier.id])
-            self._unit(("tier", tier.id), given_tier, partial(tier_flows, *given_tier))
-        for place, remotes in needed.items():
-            inside = members(policy, place[1], remotes, sets)
-            self._unit(("members", place), inside, partial(member_flows, place, inside))
+def _referring(policy: Policy, local: _Local) -> _Referring:
+    """Raises PolicyError for a port whose rules are more than Open vSwitch can take."""
+    ports = [port for _, port in local.endpoints]
+    _refuse_too_much(policy, ports)
+    groups = [policy.security_groups[name] for name in sorted(local.groups)]
+    tiers = tiers_of(policy, ports)
+    needed = referenced((*groups, *tiers))
+    sets = number(set_names(needed))
+    by_place = {place: {name: sets[name] for name in set_names({place: needed[place]})} for place in needed}
+    return _Referring(groups, tiers, sets, by_place)
+
+
+def _frame(host: _Host, hook: Hook) -> Iterator[Unit]:
+    """What is there whatever the rules say."""
+    yield Unit("standing", (), partial(standing_flows, hook))
+    outside = _outside(host.bindings, host.unfiltered)
+    yield Unit("uplinks", outside, partial(_uplinks, outside, hook))
+    unknown = host.unknown
+    yield Unit("unknown", unknown, lambda: map(unknown_port, unknown))
+
+
+def _endpoints(policy: Policy, local: _Local) -> Iterator[Unit]:
+    networks: dict[int, list[Member]] = defaultdict(list)
+    said: dict[int, list[Network]] = defaultdict(list)
+    lists = {port.security_groups for _, port in local.endpoints}
+    courses = {names: course_of(policy, names, local.groups, local.tiers) for names in lists}
+    sizes = {local.tiers[tier.id]: tier_size(tier, Direction.INGRESS) for tier in policy.tiers}
+    for binding, port in local.endpoints:
+        said[network_of(binding.vlan)].append(policy.network_of(port))
+        stateless = policy.is_stateless(port)
+        course = courses[port.security_groups]
+        build = partial(endpoint_flows, binding, port, course, stateless=stateless)
+        yield Unit(("endpoint", binding.ofport), (binding, port, course, stateless), build)
+        value = endpoint_value(binding, port, stateless=stateless)
+        networks[network_of(binding.vlan)].append(Member(binding.ofport, value, port.macs, course))
+    for network, inside in networks.items():
+        yield Unit(("network", network), (inside, sizes), partial(network_flows, network, inside, sizes))
+        options = tuple(dict.fromkeys(said[network]))
+        yield Unit(("trusted", network), options, partial(trusted_flows, NETWORK(network), options))
+
+
+def _rules(policy: Policy, referring: _Referring, local: _Local) -> Iterator[Unit]:
+    """The groups and tiers that endpoints of this host have."""
+    hints = hint_numbers(policy)
+    for group in referring.groups:
+        given = (group, local.groups[group.id], *_numbers_for(group, referring, hints))
+        yield Unit(("group", group.id), given, partial(group_flows, *given))
+    for tier in referring.tiers:
+        given_tier = (tier, local.tiers[tier.id], *_numbers_for(tier, referring, hints))
+        yield Unit(("tier", tier.id), given_tier, partial(tier_flows, *given_tier))
+
+
+def _numbers_for(
+    owner: SecurityGroup | Tier, referring: _Referring, hints: Mapping[str, int]
+) -> tuple[Mapping[str, int], Mapping[str, int]]:
+    """Of the remote sets that its rules refer to, and of its rules."""
+    sets = {name: referring.sets[name] for name in set_names(referenced([owner]))}
+    return sets, {rule.id: hints[rule.id] for rule in owner.rules}
+
+
+def _member_units(buckets: tuple[Bucket, ...], by_place: Mapping[Place, Mapping[str, int]]) -> Iterator[Unit]:
+    """The remote sets that rules refer to."""
+    for place, sets in by_place.items():
+        for index, bucket in enumerate(buckets):
+            yield Unit(("members", place, index), (bucket, sets), partial(member_flows, place, bucket, sets))
 
 
 def _connection_limits(policy: Policy, here: Iterable[tuple[Binding, Port]]) -> dict[int, int]:
@@ -203,15 +263,6 @@ def _outside(bindings: Bindings, unfiltered: AbstractSet[str]) -> tuple[Uplink, 
 def _uplinks(outside: tuple[Uplink, ...], hook: Hook) -> Iterator[Flow]:
     for uplink in outside:
         yield from uplink_flows(uplink, hook)
-
-
-def _part(flows: Iterable[Flow]) -> dict[Key, Value]:
-    part: dict[Key, Value] = {}
-    for key, value in flows:
-        if key in part:
-            raise DuplicateFlowError(f"two flows of one unit claim one key: {key.hex()}")
-        part[key] = value
-    return part
 
 
 __all__ = ["NEUTRON", "STANDALONE", "Binding", "Bindings", "Compiler", "Hook", "Program", "compile_policy"]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from ovsfw.compiler import Program
 from ovsfw.compiler.bindings import Bindings
 from ovsfw.compiler.groups import services
-from ovsfw.compiler.ids import number
+from ovsfw.compiler.ids import remote_name
 from ovsfw.compiler.pipeline import TABLE_NAMES
-from ovsfw.compiler.remotes import members, referenced, set_names
+from ovsfw.compiler.remotes import Members, referenced, sets_of
 from ovsfw.compiler.standing import standing_flows
 from ovsfw.policy.model import Policy, SecurityGroup, Tier
 from ovsfw.policy.tiers import tiers_of
@@ -49,8 +49,12 @@ def stats(policy: Policy, bindings: Bindings, program: Program) -> Stats:
     groups = [policy.security_groups[name] for name in names]
     owners: list[SecurityGroup | Tier] = [*groups, *tiers_of(policy, here)]
     needed = referenced(owners)
-    sets = number(set_names(needed))
-    addresses = sum(len(members(policy, family, remotes, sets)) for (_, family), remotes in needed.items())
+    buckets = Members().follow(policy)
+    addresses = 0
+    for (_, family), remotes in needed.items():
+        wanted = {remote_name(remote): 0 for remote in remotes}
+        of_family = (found for bucket in buckets for prefix, found in bucket.items() if prefix.family is family)
+        addresses += sum(1 for found in of_family if sets_of(found, wanted))
     by_table = Counter(TABLE_NAMES[key[0]] for key in program.flows)
     return Stats(
         endpoints=len(here),

@@ -1,0 +1,81 @@
+"""Units of flows, and a cache of them by what they were made from.
+
+A unit is made anew when its inputs differ from those it was made from; a batch of units is looked at only when the
+inputs of the whole batch differ.  Inputs are immutable values, and comparing them is cheap where they are the very same
+objects.  So a small change costs what it touches, and what comes out depends only on what goes in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import NamedTuple
+
+from ovsfw.errors import PolicyError, Problem
+from ovsfw.openflow.flow import DuplicateFlowError, Flow, Key, Part, Value
+
+_TOO_LONG = (
+    "one flow would be longer than the 64 KiB that OpenFlow has for it; "
+    "use fewer security groups on a port, fewer ports with one MAC address, or fewer remote groups in a group's rules"
+)
+
+
+class Unit(NamedTuple):
+    """Something to be compiled: a name of its own, what its flows depend on, and how to make them."""
+
+    name: Hashable
+    inputs: object
+    build: Callable[[], Iterable[Flow]]
+
+
+class _Made(NamedTuple):
+    inputs: object
+    part: Part
+
+
+class _Batch(NamedTuple):
+    inputs: object
+    units: Mapping[Hashable, _Made]
+    parts: Mapping[object, Part]
+
+
+class Units:
+    """What was made last, by batch."""
+
+    def __init__(self, finish: Callable[[Part], Part] | None = None) -> None:
+        """Start with nothing.  `finish` is done to the flows of every unit."""
+        self._finish = finish or (lambda part: part)
+        self._batches: dict[str, _Batch] = {}
+        self.made = 0
+        """How many units have been made, ever."""
+
+    def batch(self, name: str, inputs: object, units: Callable[[], Iterable[Unit]]) -> Mapping[object, Part]:
+        """The flows of a batch by the names of its units; all of it depends on `inputs` alone.
+
+        Raises PolicyError for a flow that OpenFlow cannot hold.
+        """
+        known = self._batches.get(name)
+        if known is None or known.inputs != inputs:
+            before = known.units if known else {}
+            made = {unit.name: self._make(unit, before.get(unit.name)) for unit in units()}
+            known = _Batch(inputs, made, {unit: part for unit, (_, part) in made.items()})
+            self._batches[name] = known
+        return known.parts
+
+    def _make(self, unit: Unit, before: _Made | None) -> _Made:
+        if before is not None and before.inputs == unit.inputs:
+            return before
+        self.made += 1
+        try:
+            return _Made(unit.inputs, self._finish(_part(unit.build())))
+        except OverflowError:
+            what = " ".join(map(str, unit.name)) if isinstance(unit.name, tuple) else str(unit.name)
+            raise PolicyError([Problem(f"{what}: {_TOO_LONG}")]) from None
+
+
+def _part(flows: Iterable[Flow]) -> dict[Key, Value]:
+    part: dict[Key, Value] = {}
+    for key, value in flows:
+        if key in part:
+            raise DuplicateFlowError(f"two flows of one unit claim one key: {key.hex()}")
+        part[key] = value
+    return part
