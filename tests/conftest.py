@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from ovsfw.lab.vswitch import PrivateSwitch
 
@@ -20,7 +20,9 @@ WITH_VETHS = "OVSFW_DATAPATH" in os.environ
 # takes says nothing on a busy machine.
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("local", deadline=None)
-settings.load_profile("ci" if os.environ.get("CI") else "local")
+# A planted bug need only be found, not made small.
+settings.register_profile("mutant", derandomize=True, deadline=None, phases=(Phase.explicit, Phase.generate))
+settings.load_profile("mutant" if os.environ.get("OVSFW_MUTANT") else "ci" if os.environ.get("CI") else "local")
 
 
 @pytest.fixture(scope="module")
