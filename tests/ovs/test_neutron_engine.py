@@ -144,13 +144,14 @@ def test_a_port_without_port_security_is_not_filtered_until_it_is(engine: Engine
     assert not reaches(host, 3, 1)
 
 
-def test_a_port_that_has_no_vlan_yet_waits_for_it(engine: Engine, host: DummySwitch) -> None:
+@pytest.mark.parametrize("vlan", [0, DEAD])
+def test_ports_that_have_no_vlan_yet_wait_for_it(engine: Engine, host: DummySwitch, vlan: int) -> None:
     """The agent hands over ports before it has wired them; nobody calls when it has."""
-    host.tag([1], DEAD)
+    host.tag([1, 2], vlan)
     hand_over(engine)
     assert engine.flush()
     assert not reaches(host, 2, 1)
-    host.tag([1], VLAN)
+    host.tag([1, 2], VLAN)
     until(lambda: reaches(host, 2, 1))
 
 
@@ -221,3 +222,14 @@ def test_what_leaves_comes_to_the_flows_of_the_agent(engine: Engine, host: Dummy
     host.switch.ofctl("add-flow", BRIDGE, "table=60,priority=101,tcp,tp_dst=443,actions=drop")
     host.forget()
     assert host.send(2, bytes(tcp(4, "vm2", "uplink", dport=443))) == {}
+
+
+def test_answers_from_outside_arrive_tagged_and_tracked_by_others(engine: Engine, host: DummySwitch) -> None:
+    """They belong to the connection that the VM began, not to what conntrack made of them before the hook."""
+    hand_over(engine)
+    assert engine.flush()
+    host.forget()
+    assert set(host.send(2, bytes(tcp(4, "vm2", "uplink", dport=443)))) == {UPLINK}
+    answer = bytes(tcp(4, "uplink", "vm2", sport=443, dport=30000, flags="SA", seq=2000, ack=1001))
+    tag = b"\x81\x00" + VLAN.to_bytes(2, "big")
+    assert set(host.send(UPLINK, answer[:12] + tag + answer[12:])) == {2}
