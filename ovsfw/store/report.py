@@ -46,10 +46,10 @@ class Reporter:
         self._urgent = asyncio.Event()
 
     def say(self, word: Word, *, awaited: int) -> None:
-        """Somebody waits for the generation `awaited`."""
+        """Somebody waits for the generation `awaited`; the first one is said at once, too."""
         self._word = word
         said = self._said or Word(-1)
-        news = (word.ports, word.problem) != (said.ports, said.problem)
+        news = (word.ports, word.problem, not word.generation) != (said.ports, said.problem, not said.generation)
         if news or self._said is None or said.generation < min(awaited, word.generation):
             self._urgent.set()
 

@@ -14,7 +14,7 @@ from ovsfw.policy.model import Policy
 from ovsfw.store.part import Needs, Part, needed_rows
 from ovsfw.store.rows import Columns, Key, rows_of
 from tests.store.test_rows import read_back, some, whole_policies
-from tests.strategies import bindings_for, policies
+from tests.strategies import bindings_for
 
 
 class Server:
@@ -49,7 +49,7 @@ def part_of(policy: Policy, plugged: frozenset[str]) -> Policy:
 @some
 @given(st.data())
 def test_the_part_compiles_like_the_whole(data: st.DataObject) -> None:
-    policy = read_back(data.draw(policies(max_ports=7)))
+    policy = read_back(data.draw(whole_policies(max_ports=7)))
     bindings = data.draw(bindings_for(policy))
     plugged = frozenset(bound.port_id for bound in bindings.endpoints)
     part = part_of(policy, plugged)
