@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -69,35 +69,52 @@ class _Side(NamedTuple):
         return self.endpoint.port.id if self.endpoint and self.endpoint.decides else None
 
 
-class Judge:
-    """Judges entries by one policy on one host; remembers verdicts, because many connections differ in nothing else.
+class _Addresses(NamedTuple):
+    """Whose the addresses of this host's endpoints are, in each zone: single ones, and prefixes."""
 
-    `zones` are those that hold connections of ours: one for each network with an endpoint.
-    """
+    owners: dict[tuple[int, Prefix], Endpoint]
+    wide: dict[int, list[tuple[Prefix, Endpoint]]]
+
+
+class Judge:
+    """Judges entries by one policy on one host; remembers verdicts, because many connections differ in nothing else."""
 
     def __init__(self, policy: Policy, bindings: Bindings) -> None:
-        self._policy = policy
+        self._policy, self._bindings = policy, bindings
         self._known: dict[object, Verdict] = {}
         self._fates: dict[object, Fate] = {}
-        self._knows_clients = any(rule.source_ports is not None for rule in policy.rules)
-        self._endpoints: dict[tuple[int, int], Endpoint] = {}
-        self._owners: dict[tuple[int, Prefix], Endpoint] = {}
-        self._wide: dict[int, list[tuple[Prefix, Endpoint]]] = defaultdict(list)
-        for bound in bindings.endpoints:
-            if (port := policy.ports.get(bound.port_id)) is not None:
-                zone = network_of(bound.vlan)
-                here = Endpoint(port, port.port_security and not policy.is_stateless(port))
-                self._endpoints[zone, bound.ofport] = here
-                self._note_addresses(zone, here)
-        self.zones = frozenset(zone for zone, _ in self._endpoints)
 
-    def _note_addresses(self, zone: int, here: Endpoint) -> None:
+    # What most changes need no judge for is made when it is asked for.
+
+    @cached_property
+    def _knows_clients(self) -> bool:
+        return any(rule.source_ports is not None for rule in self._policy.rules)
+
+    @cached_property
+    def _endpoints(self) -> dict[tuple[int, int], Endpoint]:
+        policy = self._policy
+        return {
+            (network_of(bound.vlan), bound.ofport): Endpoint(port, port.port_security and not policy.is_stateless(port))
+            for bound in self._bindings.endpoints
+            if (port := policy.ports.get(bound.port_id)) is not None
+        }
+
+    @cached_property
+    def _addresses(self) -> _Addresses:
         """A pair of the whole world is nobody's address in particular."""
-        for _, prefix in here.port.claims:
-            if prefix.is_host:
-                self._owners[zone, prefix] = here
-            elif prefix.length:
-                self._wide[zone].append((prefix, here))
+        found = _Addresses({}, defaultdict(list))
+        for (zone, _), here in self._endpoints.items():
+            for _, prefix in here.port.claims:
+                if prefix.is_host:
+                    found.owners[zone, prefix] = here
+                elif prefix.length:
+                    found.wide[zone].append((prefix, here))
+        return found
+
+    @cached_property
+    def zones(self) -> frozenset[int]:
+        """Those that hold connections of ours: one for each network with an endpoint."""
+        return frozenset(zone for zone, _ in self._endpoints)
 
     def zones_of(self, ofports: Collection[int]) -> frozenset[int]:
         """The zones of some endpoints."""
@@ -158,8 +175,9 @@ class Judge:
         return _Side(owner or here)
 
     def _owner(self, zone: int, mine: Prefix) -> Endpoint | None:
-        exact = self._owners.get((zone, mine))
-        return exact or next((here for prefix, here in self._wide.get(zone, ()) if prefix.contains(mine)), None)
+        owners, wide = self._addresses
+        exact = owners.get((zone, mine))
+        return exact or next((here for prefix, here in wide.get(zone, ()) if prefix.contains(mine)), None)
 
     def _verdict(self, connection: Connection) -> Verdict:
         client = connection.source_port if self._knows_clients else min(connection.source_port, _WELL_KNOWN)

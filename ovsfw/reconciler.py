@@ -165,17 +165,20 @@ class Reconciler:
         """What the switch holds of us, as far as is known."""
         return FlowSet({}) if self._agreed is None else self._agreed.flows
 
-    async def step(self, policy: Policy | None, bindings: Bindings | None) -> Change | None:
+    async def step(
+        self, policy: Policy | None, bindings: Bindings | None, *, settings_hold: bool = False
+    ) -> Change | None:
         """One turn.  None when policy or bindings are not known yet: then nothing is touched.
 
         Ports are taken out of flooding before the flows change, and put back after, so that at no moment a packet
-        reaches an endpoint past its rules.
+        reaches an endpoint past its rules.  `settings_hold`: no port has come or gone since the last turn, so the
+        switch need not be asked for its settings.
         """
         if policy is None or bindings is None:
             return None
         doubts = self._doubts
         desired = self._compile(policy, bindings)
-        change = await self._compare(desired)
+        change = await self._compare(desired, settings_hold=settings_hold)
         self._agreed = None
         # A change may have been made though its answer was lost, so the next step must not count on knowing of it.
         is_new, self._is_new = self._is_new, True
@@ -192,13 +195,14 @@ class Reconciler:
             self._compiled = (policy, bindings, self._compiler.compile(policy, bindings))
         return self._compiled[2]
 
-    async def _compare(self, desired: Program) -> Change:
-        """Settings are asked for every time: a port that was unplugged and plugged again has lost its flag.
+    async def _compare(self, desired: Program, *, settings_hold: bool) -> Change:
+        """Settings are asked for unless they hold: a port that was unplugged and plugged again has lost its flag.
 
         What others do while the switch is read may be in what is read or not, but what is told last is so.
         """
         if self._agreed is not None:
-            base, settings = self._agreed.flows, await _settings(self._switch)
+            base = self._agreed.flows
+            settings = _settings_of(self._agreed) if settings_hold else await _settings(self._switch)
         else:
             self._drift = {}
             installed = await read(self._switch)
@@ -243,6 +247,12 @@ async def _settings(switch: Switch) -> Settings:
     ports = await switch.ports()
     no_flood = frozenset(ofport for ofport, port in ports.items() if port.no_flood)
     return Settings(no_flood, await switch.shows_fragment_ports(), await switch.connection_limits())
+
+
+def _settings_of(program: Program) -> Settings:
+    """What a program sets."""
+    closed = frozenset(ofport for ofport, on in program.no_flood.items() if on)
+    return Settings(closed, program.fragment_ports, program.connection_limits)
 
 
 class Enforced(NamedTuple):

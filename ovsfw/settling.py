@@ -107,7 +107,7 @@ class Settling:
     async def prepare(self, judge: Judge, change: Diff) -> None:
         """Before a change opens an endpoint: what conntrack remembers of another by its ofport or address goes."""
         opened = set(_hints((*change.adds, *(new for _, new in change.changes)), _OPENING))
-        zones = judge.zones_of(opened)
+        zones = judge.zones_of(opened) if opened else None
         if not zones:
             return
         found = await self._due(judge, zones, opened)

@@ -97,6 +97,8 @@ class Sync:
         self._why: list[str] = ["start"]
         self._asked: list[asyncio.Future[str]] = []
         self._fresh = True
+        # How often something about ports was heard, and how often when the switch was last in step with it.
+        self._port_news, self._port_news_seen = 0, -1
         self._before: dict[Key, Flow] = {}
         self._next_audit = time.monotonic() + audit_every
         self._away, self._refused = Backoff(*_AWAY), Backoff(*_REFUSED)
@@ -196,6 +198,7 @@ class Sync:
 
     async def _step(self, why: list[str]) -> str:
         ovsdb = await self._database()
+        port_news = self._port_news
         bindings = ovsdb.snapshot(self.place.bridge)
         self._source.plugged(frozenset(bound.port_id for bound in bindings.endpoints))
         self._tell_of_source()
@@ -210,7 +213,8 @@ class Sync:
         if self.reconciler.in_doubt and self.place.records_drops:
             await self.watch.prepare()
         whole, began = self.reconciler.in_doubt, time.perf_counter()
-        change = await self.reconciler.step(policy, bindings)
+        change = await self.reconciler.step(policy, bindings, settings_hold=port_news == self._port_news_seen)
+        self._port_news_seen = port_news
         milliseconds = (time.perf_counter() - began) * 1000
         if whole:
             self.record.dumped = time.time()
@@ -295,6 +299,7 @@ class Sync:
         while True:
             await ovsdb.changed.wait()
             ovsdb.changed.clear()
+            self._port_news += 1
             self._news.set()
             self.wake("")
 

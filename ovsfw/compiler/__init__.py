@@ -97,11 +97,17 @@ class _Local(NamedTuple):
     no_flood: Mapping[int, bool]
 
 
-class _Referring(NamedTuple):
-    """Whose rules are asked on this host, and the numbers of the remote sets that they refer to, by table."""
+class _Asked(NamedTuple):
+    """A group or tier whose rules are asked on this host, and the remote sets that they refer to, by table."""
 
-    groups: list[SecurityGroup]
-    tiers: list[Tier]
+    owner: SecurityGroup | Tier
+    names: Mapping[Place, frozenset[str]]
+
+
+class _Referring(NamedTuple):
+    """Whose rules are asked on this host, and the numbers of the remote sets, all of them and by table."""
+
+    asked: list[_Asked]
     sets: Mapping[str, int]
     by_place: Mapping[Place, Mapping[str, int]]
 
@@ -116,6 +122,7 @@ class Compiler:
         """Start with nothing remembered.  `records_drops`: flows that drop also send copies (see `recording`)."""
         self._hook = hook
         self._members = Members()
+        self._asked = _Referring([], {}, {})
         self._values: dict[str, tuple[object, object]] = {}
         self.units = Units(recorded if records_drops else None)
 
@@ -127,7 +134,7 @@ class Compiler:
         host = _Host(bindings, ports, stateless, policy.tiers, policy.networks)
         local = self._once("local", host, lambda: _local(policy, host))
         rules = (tuple(policy.security_groups.values()), policy.tiers, local)
-        referring = self._once("referring", rules, lambda: _referring(policy, local))
+        referring = self._asked = self._once("referring", rules, lambda: _referring(policy, local, self._asked.asked))
         buckets = self._members.follow(policy)
         wanted = (buckets, referring.by_place)
         parts = {
@@ -156,16 +163,25 @@ def _local(policy: Policy, host: _Host) -> _Local:
     return _Local(endpoints, number(names), number(tier.id for tier in policy.tiers), no_flood)
 
 
-def _referring(policy: Policy, local: _Local) -> _Referring:
-    """Raises PolicyError for a port whose rules are more than Open vSwitch can take."""
+def _referring(policy: Policy, local: _Local, before: Iterable[_Asked]) -> _Referring:
+    """`before` is who was asked last, for what has not changed.
+
+    Raises PolicyError for a port whose rules are more than Open vSwitch can take.
+    """
     ports = [port for _, port in local.endpoints]
     _refuse_too_much(policy, ports)
-    groups = [policy.security_groups[name] for name in sorted(local.groups)]
-    tiers = tiers_of(policy, ports)
-    needed = referenced((*groups, *tiers))
-    sets = number(set_names(needed))
-    by_place = {place: {name: sets[name] for name in set_names({place: needed[place]})} for place in needed}
-    return _Referring(groups, tiers, sets, by_place)
+    known = {id(asked.owner): asked for asked in before}
+    groups = (policy.security_groups[name] for name in sorted(local.groups))
+    owners: tuple[SecurityGroup | Tier, ...] = (*groups, *tiers_of(policy, ports))
+    asked = [known.get(id(owner)) or _Asked(owner, set_names(referenced([owner]))) for owner in owners]
+    places: dict[Place, set[str]] = defaultdict(set)
+    for _, names in asked:
+        for place in names:
+            places[place] |= names[place]
+    sets = number(name for names in places.values() for name in names)
+    return _Referring(
+        asked, sets, {place: {name: sets[name] for name in sorted(names)} for place, names in places.items()}
+    )
 
 
 def _frame(host: _Host, hook: Hook) -> Iterator[Unit]:
@@ -200,20 +216,15 @@ def _endpoints(policy: Policy, local: _Local) -> Iterator[Unit]:
 def _rules(policy: Policy, referring: _Referring, local: _Local) -> Iterator[Unit]:
     """The groups and tiers that endpoints of this host have."""
     hints = hint_numbers(policy)
-    for group in referring.groups:
-        given = (group, local.groups[group.id], *_numbers_for(group, referring, hints))
-        yield Unit(("group", group.id), given, partial(group_flows, *given))
-    for tier in referring.tiers:
-        given_tier = (tier, local.tiers[tier.id], *_numbers_for(tier, referring, hints))
-        yield Unit(("tier", tier.id), given_tier, partial(tier_flows, *given_tier))
-
-
-def _numbers_for(
-    owner: SecurityGroup | Tier, referring: _Referring, hints: Mapping[str, int]
-) -> tuple[Mapping[str, int], Mapping[str, int]]:
-    """Of the remote sets that its rules refer to, and of its rules."""
-    sets = {name: referring.sets[name] for name in set_names(referenced([owner]))}
-    return sets, {rule.id: hints[rule.id] for rule in owner.rules}
+    for owner, names in referring.asked:
+        sets = {name: referring.sets[name] for place in names for name in names[place]}
+        mine = {rule.id: hints[rule.id] for rule in owner.rules}
+        if isinstance(owner, Tier):
+            given_tier = (owner, local.tiers[owner.id], sets, mine)
+            yield Unit(("tier", owner.id), given_tier, partial(tier_flows, *given_tier))
+        else:
+            given = (owner, local.groups[owner.id], sets, mine)
+            yield Unit(("group", owner.id), given, partial(group_flows, *given))
 
 
 def _member_units(buckets: tuple[Bucket, ...], by_place: Mapping[Place, Mapping[str, int]]) -> Iterator[Unit]:

@@ -21,9 +21,13 @@ def _digest(name: str) -> int:
 
 def number(names: Iterable[str], below: int = HINT_BIT) -> dict[str, int]:
     """A number from 1 on for every name, no two the same; all of them below a power of 2."""
-    taken: set[int] = {0}
-    numbers = {}
-    for name in sorted(names):
+    distinct = list(dict.fromkeys(names))
+    numbers = {name: _digest(name) % below for name in distinct}
+    taken = {0, *numbers.values()}
+    if len(taken) > len(distinct):
+        return numbers  # the usual case: no two alike, and none is 0
+    numbers, taken = {}, {0}
+    for name in sorted(distinct):
         value = _digest(name) % below
         while value in taken:
             value = (value + 1) % below

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
+from itertools import compress
+from operator import is_not
 from typing import TypeVar
 
 from ovsfw.compiler.groups import RULE_TABLE, clause, remote_field
@@ -46,13 +48,13 @@ def referenced(owners: Iterable[SecurityGroup | Tier]) -> dict[Place, set[Remote
     return needed
 
 
-def set_names(needed: Mapping[Place, Iterable[RemoteGroup | RemoteAddressGroup]]) -> set[str]:
-    """The names of all sets in the answer of `referenced`."""
-    return {remote_name(remote) for remotes in needed.values() for remote in remotes}
+def set_names(needed: Mapping[Place, Iterable[RemoteGroup | RemoteAddressGroup]]) -> dict[Place, frozenset[str]]:
+    """The names of the sets in the answer of `referenced`."""
+    return {place: frozenset(map(remote_name, remotes)) for place, remotes in needed.items()}
 
 
 # Members are kept in so many parts, so that one that comes or goes costs the rebuilding of one of them.
-BUCKETS = 64
+BUCKETS = 128
 # The names of the sets that one port, or one address group, puts its addresses into.
 Names = tuple[str, ...]
 Bucket = Mapping[Prefix, tuple[Names, ...]]
@@ -99,9 +101,9 @@ def _differences(
     """What is not the same object, nor equal."""
     if before is after:
         return []
-    pairs: list[tuple[_Owner | None, _Owner | None]] = [
-        (before.get(name), value) for name, value in after.items() if before.get(name) is not value
-    ]
+    # There may be ten thousand, and nearly always one that differs: no step of this loop is Python's.
+    differing = compress(after, map(is_not, map(before.get, after), after.values()))
+    pairs: list[tuple[_Owner | None, _Owner | None]] = [(before.get(name), after[name]) for name in differing]
     pairs += [(before[name], None) for name in before.keys() - after.keys()]
     return [pair for pair in pairs if pair[0] != pair[1]]
 
