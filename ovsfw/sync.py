@@ -13,7 +13,6 @@ import logging
 import time
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
-from functools import partial
 
 from ovsfw.apply import is_before_us, rundir_of
 from ovsfw.compiler import STANDALONE, Bindings, Hook
@@ -299,9 +298,13 @@ class Sync:
         while True:
             await ovsdb.changed.wait()
             ovsdb.changed.clear()
-            self._port_news += 1
             self._news.set()
-            self.wake("")
+            self._heard_of_ports()
+
+    def _heard_of_ports(self) -> None:
+        """The next step asks the switch for its settings."""
+        self._port_news += 1
+        self.wake("")
 
     async def _connect(self, why: list[str]) -> None:
         """Make sure that the switch can be spoken to; a new connection is one to a switch that may hold anything."""
@@ -313,7 +316,7 @@ class Sync:
         path = management_socket(self.place.bridge, rundir_of(self.place.db))
         await self.channel.connect(path)
         self.record.watching = await self.channel.watch((self.place.hook.table, *sorted(OWN_TABLES)), self._observe)
-        self._ports = await ports.watch(path, partial(self.wake, ""))
+        self._ports = await ports.watch(path, self._heard_of_ports)
         self.record.connects += 1
         if not self.record.watching and self.record.connects == 1:
             logger.warning("%s", _NO_MONITOR)
