@@ -59,6 +59,7 @@ class Daemon:
         self._pidfile = PidFile(options.rundir / "ovsfw.pid")
         self.supervisor.add("sync", self.sync.run)
         self.supervisor.add("control", self._serve)
+        self.supervisor.add("answers", self.sync.answering.run)
         if options.place.records_drops:
             self.supervisor.add("drops", self.sync.watch.run)
             self.control.register("drops", "[PORT]", 0, 1, self.sync.watch.tell)

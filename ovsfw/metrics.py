@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from ovsfw.apply import rundir_of
 from ovsfw.compiler.endpoints import network_of
 from ovsfw.compiler.pipeline import is_ours, read_cookie
+from ovsfw.compiler.recording import is_drop
 from ovsfw.errors import ConfigError, SwitchError
 from ovsfw.record import BUCKETS
 from ovsfw.status import Status
@@ -70,7 +71,7 @@ class Asked:
                 await self._channel.connect(path)
             dropped: Counter[str] = Counter()
             for flow, packets, _ in await self._channel.dump_counters():
-                why = read_cookie(flow.cookie) if is_ours(flow) and not flow.instructions else None
+                why = read_cookie(flow.cookie) if is_ours(flow) and is_drop(flow.instructions) else None
                 if why is not None:
                     dropped[why[0].name.lower()] += packets
             self.drops = dropped

@@ -139,6 +139,8 @@ class Reconciler:
 
     A step changes flows; `settling` then brings live connections in line: let its `run` go on beside, or call `finish`.
     `others` are the flows of others, as they were when the switch was read last.
+
+    `answers` may be set at any time: then what is rejected is sent to be answered.
     """
 
     def __init__(self, switch: Switch, hook: Hook = STANDALONE, *, records_drops: bool = False) -> None:
@@ -149,7 +151,8 @@ class Reconciler:
         self._doubts = 0
         self._is_new = True
         self.settling = Settling(switch)
-        self._compiled: tuple[Policy, Bindings, Program] | None = None
+        self.answers = False
+        self._compiled: tuple[tuple[Policy, Bindings, bool], Program] | None = None
         # What others have made of our flows since: a value, or None for a flow that is gone.
         self._drift: dict[Key, Value | None] = {}
         self._sending = Diff()
@@ -191,9 +194,11 @@ class Reconciler:
 
     def _compile(self, policy: Policy, bindings: Bindings) -> Program:
         """What was compiled last, when it was from the same."""
-        if self._compiled is None or self._compiled[0] is not policy or self._compiled[1] != bindings:
-            self._compiled = (policy, bindings, self._compiler.compile(policy, bindings))
-        return self._compiled[2]
+        last, program = self._compiled or (None, None)
+        if program is None or last is None or last[0] is not policy or last[1:] != (bindings, self.answers):
+            program = self._compiler.compile(policy, bindings, answers=self.answers)
+            self._compiled = (policy, bindings, self.answers), program
+        return program
 
     async def _compare(self, desired: Program, *, settings_hold: bool) -> Change:
         """Settings are asked for unless they hold: a port that was unplugged and plugged again has lost its flag.

@@ -14,6 +14,7 @@ import time
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 
+from ovsfw.answering import Answering
 from ovsfw.apply import is_before_us, rundir_of
 from ovsfw.compiler import STANDALONE, Bindings, Hook
 from ovsfw.compiler.pipeline import OWN_TABLES, TABLE_NAMES, is_ours
@@ -84,7 +85,9 @@ class Sync:
         self.record = Record()
         self.channel = Channel()
         self.reconciler = Reconciler(self.channel, place.hook, records_drops=place.records_drops)
-        self.watch = Watch(management_socket(place.bridge, rundir_of(place.db)), self._known)
+        path = management_socket(place.bridge, rundir_of(place.db))
+        self.watch = Watch(path, self._known)
+        self.answering = Answering(path)
         self.policy: Policy | None = None
         self.bindings: Bindings | None = None
         self._source, self._audit_every = source, audit_every
@@ -211,6 +214,7 @@ class Sync:
         await self._connect(why)
         if self.reconciler.in_doubt and self.place.records_drops:
             await self.watch.prepare()
+        self.reconciler.answers = await self.answering.prepare(policy, anew=self.reconciler.in_doubt)
         whole, began = self.reconciler.in_doubt, time.perf_counter()
         change = await self.reconciler.step(policy, bindings, settings_hold=port_news == self._port_news_seen)
         self._port_news_seen = port_news

@@ -22,7 +22,7 @@ from ovsfw.compiler.hook import NEUTRON, STANDALONE, Hook
 from ovsfw.compiler.ids import hint_numbers, number
 from ovsfw.compiler.networks import Member, network_flows, uplink_flows
 from ovsfw.compiler.pipeline import NETWORK
-from ovsfw.compiler.recording import recorded
+from ovsfw.compiler.recording import Instructions, copied, copies
 from ovsfw.compiler.remotes import Bucket, Members, Place, member_flows, referenced, set_names
 from ovsfw.compiler.standing import standing_flows
 from ovsfw.compiler.tiers import course_of, tier_flows, tier_size
@@ -31,7 +31,7 @@ from ovsfw.compiler.units import Unit, Units
 from ovsfw.errors import PolicyError, Problem
 from ovsfw.openflow.flow import Flow, FlowSet
 from ovsfw.policy.model import MAX_GROUPS, Direction, Network, Policy, Port, SecurityGroup, Tier
-from ovsfw.policy.tiers import tiers_of, too_long
+from ovsfw.policy.tiers import rejects, tiers_of, too_long
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +50,15 @@ class Program:
 
 
 def compile_policy(
-    policy: Policy, bindings: Bindings, hook: Hook = STANDALONE, *, records_drops: bool = False
+    policy: Policy, bindings: Bindings, hook: Hook = STANDALONE, *, records_drops: bool = False, answers: bool = False
 ) -> Program:
-    """Compile without a memory.
+    """Compile without a memory; see `Compiler`.
 
     Succeeds on every valid policy but those with some hundred times too much of one thing: raises PolicyError where a
     port has more than 500 security groups, 400 endpoints of this host share a MAC address, or one service of a group is
     open to 4,000 remote sets.
     """
-    return Compiler(hook, records_drops=records_drops).compile(policy, bindings)
+    return Compiler(hook, records_drops=records_drops).compile(policy, bindings, answers=answers)
 
 
 class _Host(NamedTuple):
@@ -120,14 +120,18 @@ class Compiler:
 
     def __init__(self, hook: Hook = STANDALONE, *, records_drops: bool = False) -> None:
         """Start with nothing remembered.  `records_drops`: flows that drop also send copies (see `recording`)."""
-        self._hook = hook
+        self._hook, self._records_drops = hook, records_drops
         self._members = Members()
         self._asked = _Referring([], {}, {})
         self._values: dict[str, tuple[object, object]] = {}
-        self.units = Units(recorded if records_drops else None)
+        self.units = Units(partial(copied, instructions=copies(records=records_drops, answers=False)))
 
-    def compile(self, policy: Policy, bindings: Bindings) -> Program:
-        """The flows for a policy on this host, now."""
+    def compile(self, policy: Policy, bindings: Bindings, *, answers: bool = False) -> Program:
+        """The flows for a policy on this host, now.
+
+        `answers`: where the policy rejects anything, copies of it are sent to be answered (see `recording`).
+        """
+        instructions = copies(records=self._records_drops, answers=answers and rejects(policy))
         bindings = _wired(bindings, self._hook)
         ports = tuple(policy.ports.get(bound.port_id) for bound in bindings.endpoints)
         stateless = frozenset(name for name, group in policy.security_groups.items() if not group.stateful)
@@ -138,7 +142,7 @@ class Compiler:
         buckets = self._members.follow(policy)
         wanted = (buckets, referring.by_place)
         parts = {
-            **self.units.batch("frame", host, lambda: _frame(host, self._hook)),
+            **self.units.batch("frame", (host, instructions), lambda: _frame(host, self._hook, instructions)),
             **self.units.batch("endpoints", host, lambda: _endpoints(policy, local)),
             **self.units.batch("rules", rules, lambda: _rules(policy, referring, local)),
             **self.units.batch("members", wanted, lambda: _member_units(buckets, referring.by_place)),
@@ -184,9 +188,9 @@ def _referring(policy: Policy, local: _Local, before: Iterable[_Asked]) -> _Refe
     )
 
 
-def _frame(host: _Host, hook: Hook) -> Iterator[Unit]:
-    """What is there whatever the rules say."""
-    yield Unit("standing", (), partial(standing_flows, hook))
+def _frame(host: _Host, hook: Hook, instructions: Instructions) -> Iterator[Unit]:
+    """What is there whatever the rules say.  Only standing flows reject, so only they may send copies to be answered."""
+    yield Unit("standing", instructions, lambda: copied(standing_flows(hook), instructions))
     outside = _outside(host.bindings, host.unfiltered)
     yield Unit("uplinks", outside, partial(_uplinks, outside, hook))
     unknown = host.unknown

@@ -41,9 +41,9 @@ class _Batch(NamedTuple):
 class Units:
     """What was made last, by batch."""
 
-    def __init__(self, finish: Callable[[Part], Part] | None = None) -> None:
+    def __init__(self, finish: Callable[[Iterable[Flow]], Iterable[Flow]]) -> None:
         """Start with nothing.  `finish` is done to the flows of every unit."""
-        self._finish = finish or (lambda part: part)
+        self._finish = finish
         self._batches: dict[str, _Batch] = {}
         self.made = 0
         """How many units have been made, ever."""
@@ -66,7 +66,7 @@ class Units:
             return before
         self.made += 1
         try:
-            return _Made(unit.inputs, self._finish(_part(unit.build())))
+            return _Made(unit.inputs, _part(self._finish(unit.build())))
         except OverflowError:
             what = " ".join(map(str, unit.name)) if isinstance(unit.name, tuple) else str(unit.name)
             raise PolicyError([Problem(f"{what}: {_TOO_LONG}")]) from None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ovsfw.compiler import Bindings
 from ovsfw.compiler.identity import Identity
-from ovsfw.compiler.recording import BURST, CONTROLLER, COPIED_BYTES, METERS, RATE
+from ovsfw.compiler.recording import BURST, COPIED_BYTES, METERS, RATE, RECORDER
 from ovsfw.errors import ConfigError
 from ovsfw.explain.drops import Recorder
 from ovsfw.explain.question import find_end
@@ -37,7 +37,7 @@ class Watch:
 
     async def run(self) -> None:
         """Take down what comes.  Raises SwitchError when the bridge is away."""
-        async for copy in packet_in.packets(self._path, CONTROLLER, COPIED_BYTES):
+        async for copy in packet_in.packets(self._path, RECORDER, COPIED_BYTES):
             identity = self._identity()
             if identity is not None:
                 self.recorder.add(identity, copy, time.time())

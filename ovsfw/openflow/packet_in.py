@@ -7,14 +7,15 @@ in, bytes out.
 
 from __future__ import annotations
 
+import contextlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from ovsfw.openflow import match as m
 from ovsfw.openflow import wire
 from ovsfw.openflow.codec import ofproto
-from ovsfw.openflow.match import UnknownFieldError, decode_match
+from ovsfw.openflow.match import Term, UnknownFieldError, decode_match
 
 _NICIRA = 0x2320
 _CONTROLLER2, _SET_CONTROLLER_ID, _SET_FORMAT, _PACKET_IN2, _FORMAT = 37, 20, 16, 30, 2
@@ -26,13 +27,34 @@ _METER_FLAGS: int = ofproto.OFPMF_PKTPS | ofproto.OFPMF_BURST
 METER_EXISTS: str = "OFPMMFC_METER_EXISTS"
 
 
+# Where a packet that came through a tunnel came from and went to (lib/meta-flow.h, MFF_TUN_*): headers of match fields
+# without the bit and the length at their end.
+_TUNNEL = frozenset(
+    struct.pack("!HB", oxm_class, number << 1)
+    for oxm_class, number in ((0x8000, 38), (1, 31), (1, 32), (1, 109), (1, 110))
+)
+
+
+class Copy(NamedTuple):
+    """Send the first `length` bytes of a packet to one controller, as often as a meter lets them, which must exist."""
+
+    controller: int
+    meter: int
+    length: int
+
+
 class PacketIn(NamedTuple):
-    """A copy of a packet, which may be cut off, and the flow that sent it; `registers` are those that were not 0."""
+    """A copy of a packet, which may be cut off, and the flow that sent it.
+
+    `registers` are those that were not 0; `in_port` is by which port the packet came, 0 when that is not told.
+    """
 
     table: int
     cookie: int
     packet: bytes
     registers: dict[int, int]
+    in_port: int = 0
+    from_tunnel: bool = False
 
 
 def _short(kind: int, value: int) -> bytes:
@@ -40,15 +62,17 @@ def _short(kind: int, value: int) -> bytes:
     return _PROPERTY.pack(kind, 8) + struct.pack("!HH", value, 0)
 
 
-def copy_instructions(controller: int, meter: int, length: int) -> bytes:
-    """The instructions that send the first `length` bytes of a packet to one controller, and then drop it.
+def copy_instructions(copies: Iterable[Copy]) -> bytes:
+    """The instructions that send copies of a packet, and then drop it."""
+    actions = b"".join(map(_copy_action, copies))
+    return struct.pack("!HH4x", ofproto.OFPIT_APPLY_ACTIONS, 8 + len(actions)) + actions
 
-    As often as a meter lets them, which must exist.
-    """
-    properties = _short(_MAX_LEN, length) + _short(_CONTROLLER_ID, controller)
-    properties += _PROPERTY.pack(_METER_ID, 8) + meter.to_bytes(4, "big")
+
+def _copy_action(copy: Copy) -> bytes:
+    properties = _short(_MAX_LEN, copy.length) + _short(_CONTROLLER_ID, copy.controller)
+    properties += _PROPERTY.pack(_METER_ID, 8) + copy.meter.to_bytes(4, "big")
     head = struct.pack("!HHIH6x", ofproto.OFPAT_EXPERIMENTER, 16 + len(properties), _NICIRA, _CONTROLLER2)
-    return struct.pack("!HH4x", ofproto.OFPIT_APPLY_ACTIONS, 8 + len(head + properties)) + head + properties
+    return head + properties
 
 
 def add_meter(meter: int, rate: int, burst: int, xid: int) -> bytes:
@@ -77,11 +101,15 @@ def read_packet_in(message: wire.Message) -> PacketIn | None:
     if message.type != ofproto.OFPT_EXPERIMENTER or message.body[:8] != _VENDOR.pack(_NICIRA, _PACKET_IN2):
         return None
     found = dict(_properties(message.body))
+    metadata = found.get(_METADATA, b"")
+    known = {term.field: term.value for term in _terms(metadata)}
     return PacketIn(
         int.from_bytes(found.get(_TABLE, b"")[:1], "big"),
         int.from_bytes(found.get(_COOKIE, b"")[-8:], "big"),
         found.get(_PACKET, b""),
-        _registers(found.get(_METADATA, b"")),
+        {m.REGISTERS.index(field): value for field, value in known.items() if field in m.REGISTERS},
+        known.get(m.IN_PORT, 0),
+        any(bytes((*field[:2], field[2] & 0xFE)) in _TUNNEL for field in _fields(metadata)),
     )
 
 
@@ -95,16 +123,17 @@ def _properties(body: bytes) -> Iterator[tuple[int, bytes]]:
         at += (size + 7) // 8 * 8
 
 
-def _registers(metadata: bytes) -> dict[int, int]:
-    """The registers among what is known of a packet; other fields, also those unknown here, are skipped."""
-    found, at = {}, 0
+def _fields(metadata: bytes) -> Iterator[bytes]:
+    """What is known of a packet, field by field."""
+    at = 0
     while at + 4 <= len(metadata):
         end = at + 4 + metadata[at + 3]
-        try:
-            for term in decode_match(metadata[at:end]):
-                if term.field in m.REGISTERS:
-                    found[m.REGISTERS.index(term.field)] = term.value
-        except UnknownFieldError:
-            pass
+        yield metadata[at:end]
         at = end
-    return found
+
+
+def _terms(metadata: bytes) -> Iterator[Term]:
+    """The same read; fields that are unknown here are skipped."""
+    for field in _fields(metadata):
+        with contextlib.suppress(UnknownFieldError):
+            yield from decode_match(field)

@@ -17,6 +17,7 @@ _ETHERNET, _IP_HEADER, _IPV6_HEADER, _TCP_HEADER = 14, 20, 40, 20
 _FIN, _SYN, _RST, _ACK = 1, 2, 4, 16
 _HOP_LIMIT = 64
 _IPV4, _IPV6 = 4, 6
+_TAGGED = b"\x81\x00"
 _EVERYBODY = ipaddress.IPv4Address("255.255.255.255")
 _FRAGMENT_OFFSET = 0x1FFF
 # What asks for something; all else in ICMP may be an error, and no error is answered.
@@ -43,7 +44,14 @@ class _Datagram(NamedTuple):
 
 
 def answer(frame: bytes) -> bytes | None:
-    """The frame for the sender, or None where there must be no answer."""
+    """The frame for the sender, with its VLAN tag if it has one, or None where there must be no answer."""
+    if frame[12:14] == _TAGGED:
+        said = _untagged(frame[:12] + frame[16:])
+        return None if said is None else said[:12] + frame[12:16] + said[12:]
+    return _untagged(frame)
+
+
+def _untagged(frame: bytes) -> bytes | None:
     if len(frame) < _ETHERNET or (frame[0] | frame[6]) & 1:
         return None
     datagram = {b"\x08\x00": _ip, b"\x86\xdd": _ipv6}.get(frame[12:14], lambda _: None)(frame[_ETHERNET:])

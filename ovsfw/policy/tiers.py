@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import product
 
-from ovsfw.policy.model import Direction, Family, Policy, Port, Tier
+from ovsfw.policy.model import Action, Direction, Family, Policy, Port, Tier
 
 # Open vSwitch gives up on a packet after 4,096 lookups (MAX_RESUBMITS), which both sides of a connection, or the sender
 # and the receivers of a broadcast, may have to share.  A tier and each of its rules is one, a group is two.
@@ -22,6 +22,11 @@ def tiers_of(policy: Policy, ports: Iterable[Port]) -> list[Tier]:
     """The tiers that some ports have, in their order."""
     lists = {port.security_groups for port in ports if port.port_security}
     return [tier for tier in policy.tiers if any(map(tier.concerns, lists))]
+
+
+def rejects(policy: Policy) -> bool:
+    """Whether any sender may have to be told that its packet was rejected."""
+    return any(rule.action is Action.REJECT for tier in policy.tiers for rule in tier.rules)
 
 
 def too_long(policy: Policy, ports: Iterable[Port]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ovsfw.errors import SwitchError
 from ovsfw.openflow import packet_in, wire
+from ovsfw.openflow.action import Output, encode_actions
 from ovsfw.openflow.codec import ofproto
 from ovsfw.openflow.packet_in import PacketIn
 from ovsfw.switch.connection import Connection
@@ -17,8 +18,15 @@ from ovsfw.switch.connection import Connection
 WAITING = 1000
 
 
+class MeterRefusedError(SwitchError):
+    """The switch is there, but its datapath has no meters, or no such ones."""
+
+
 async def add_meters(path: Path, meters: Iterable[int], rate: int, burst: int) -> None:
-    """Make sure that meters exist; they are lost when ovs-vswitchd restarts.  Raises SwitchError."""
+    """Make sure that meters exist; they are lost when ovs-vswitchd restarts.
+
+    Raises SwitchError; MeterRefusedError when trying again is no use.
+    """
     connection = await Connection.open(path)
     try:
         await connection.send([packet_in.add_meter(meter, rate, burst, connection.xids()) for meter in meters])
@@ -26,7 +34,7 @@ async def add_meters(path: Path, meters: Iterable[int], rate: int, burst: int) -
         await connection.send([wire.barrier(barrier)])
         while (answer := await connection.receive()).xid != barrier:
             if answer.type == ofproto.OFPT_ERROR and (said := wire.refusal(answer)).name != packet_in.METER_EXISTS:
-                raise SwitchError(f"{path}: the switch refused a meter ({said.name})")
+                raise MeterRefusedError(f"{path}: the switch refused a meter ({said.name})")
     finally:
         connection.close()
 
@@ -55,6 +63,14 @@ async def packets(path: Path, controller: int, length: int) -> AsyncIterator[Pac
                 yield found
     finally:
         connection.close()
+
+
+async def send(connection: Connection, packet: bytes, port: int) -> None:
+    """Let a packet out of a port; returns when that is done, also where the port is gone.  Raises SwitchError."""
+    first = connection.xids(2)
+    out = wire.packet_out(packet, encode_actions((Output(port),)), first)
+    await connection.send([out, wire.barrier(first + 1)])
+    await connection.answer(first + 1)
 
 
 async def _until_lost(connection: Connection, inbox: asyncio.Queue[wire.Message]) -> AsyncIterator[wire.Message]:

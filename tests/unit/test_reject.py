@@ -78,6 +78,14 @@ def test_requests_of_icmp_are_told() -> None:
     assert ICMPv6DestUnreach in answered(packet(6, ICMPv6EchoRequest()))
 
 
+def test_a_tag_goes_back(family: int) -> None:
+    plain = packet(family, TCP(flags="S"))
+    tagged = Ether(src=A, dst=B) / Dot1Q(vlan=5, prio=3) / plain.payload
+    said, again = answer(bytes(plain)), answer(bytes(tagged))
+    assert said is not None
+    assert again == said[:12] + bytes(tagged)[12:16] + said[12:]
+
+
 SILENT = {
     "a reset": packet(4, TCP(flags="R")),
     "a reset in IPv6": packet(6, TCP(flags="RA")),
@@ -95,7 +103,8 @@ SILENT = {
     "from nobody in IPv6": packet(6, UDP(), src="::"),
     "from a multicast address": packet(4, UDP(), src="224.0.0.5"),
     "ARP": Ether(src=A, dst=B) / ARP(),
-    "a tag": Ether(src=A, dst=B) / Dot1Q(vlan=5) / IP() / UDP(),
+    "two tags": Ether(src=A, dst=B) / Dot1Q(vlan=5) / Dot1Q(vlan=6) / IP(src=ENDS[4][0], dst=ENDS[4][1]) / UDP(),
+    "a tag and nothing": Ether(src=A, dst=B) / Dot1Q(vlan=5),
     "a header cut short": Ether(src=A, dst=B) / IP(src=ENDS[4][0], dst=ENDS[4][1], proto=6) / Raw(bytes(8)),
 }
 
