@@ -189,7 +189,7 @@ def _referring(policy: Policy, local: _Local, before: Iterable[_Asked]) -> _Refe
 
 
 def _frame(host: _Host, hook: Hook, instructions: Instructions) -> Iterator[Unit]:
-    """What is there whatever the rules say.  Only standing flows reject, so only they may send copies to be answered."""
+    """What is there whatever the rules say.  Only standing flows reject, so only they send copies to be answered."""
     yield Unit("standing", instructions, lambda: copied(standing_flows(hook), instructions))
     outside = _outside(host.bindings, host.unfiltered)
     yield Unit("uplinks", outside, partial(_uplinks, outside, hook))
