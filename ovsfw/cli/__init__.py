@@ -13,10 +13,10 @@ from pathlib import Path
 import ovsfw.cli.check as checking
 from ovsfw import __version__
 from ovsfw.cli import audit as auditing
-from ovsfw.cli import bridge, compiling, connections, db, drops, lab, running, show, why
+from ovsfw.cli import bridge, compiling, connections, db, drops, graph, lab, running, show, why
 from ovsfw.errors import OvsfwError
 
-FAMILIES = (checking, auditing, compiling, bridge, connections, running, show, why, drops, db, lab)
+FAMILIES = (checking, auditing, graph, compiling, bridge, connections, running, show, why, drops, db, lab)
 
 
 def parser() -> argparse.ArgumentParser:
