@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import json
-from typing import Any
+from collections import Counter
+from typing import Any, NamedTuple
 
 from ovsfw import __version__
 from ovsfw.errors import Problem
 from ovsfw.policy.audit import Finding, Severity, audit
+from ovsfw.policy.suppressions import Suppression, date, review
 from ovsfw.sources.file import read_document
 
 ABOUT = "a least-privilege review of a policy: what is open too wide, and what does nothing"
 FOUND = 2
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+
+
+class Located(NamedTuple):
+    """A finding, where it is, and what suppresses it."""
+
+    finding: Finding
+    place: Problem
+    suppression: Suppression | None
 
 
 def add(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
@@ -32,34 +43,58 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
     command.add_argument(
         "--fail-on", choices=words, help="exit with 2 when there is a finding as bad as this, or worse (default: never)"
     )
+    command.add_argument(
+        "--date",
+        type=_date,
+        default=dt.datetime.now(dt.timezone.utc).date().isoformat(),
+        metavar="YYYY-MM-DD",
+        help="the day that audit_suppressions are judged for (default: today, in UTC)",
+    )
     command.set_defaults(run=run)
+
+
+def _date(text: str) -> str:
+    try:
+        return date(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the findings."""
     document = read_document(args.policy)
-    located = [(finding, document.locate(finding.about, finding.message)) for finding in audit(document.policy)]
+    reviewed = review(audit(document.policy), document.suppressions, args.date)
+    located = [
+        Located(finding, document.locate(finding.about, finding.message), suppression)
+        for finding, suppression in [*((finding, None) for finding in reviewed.findings), *reviewed.suppressed]
+    ]
     if args.format == "text":
         _print_text(args.policy, located)
     else:
-        made = _sarif(located) if args.format == "sarif" else [_as_json(*each) for each in located]
+        made = _sarif(located) if args.format == "sarif" else [_as_json(each) for each in located]
         print(json.dumps(made, indent=2))
     limit = Severity[args.fail_on.upper()] if args.fail_on else None
-    return FOUND if limit is not None and any(finding.severity >= limit for finding, _ in located) else 0
+    return FOUND if limit is not None and any(finding.severity >= limit for finding in reviewed.findings) else 0
 
 
-def _print_text(source: str, located: list[tuple[Finding, Problem]]) -> None:
-    for finding, place in located:
+def _print_text(source: str, located: list[Located]) -> None:
+    left = [(each.finding, each.place) for each in located if each.suppression is None]
+    for finding, place in left:
         where = f"{place.source}:{place.line}:{place.column}"
         print(f"{where}: {finding.severity.name.lower()}: {finding.id} {finding.message}; {finding.advice}")
-    counts = [
-        f"{sum(finding.severity is severity for finding, _ in located)} {severity.name.lower()}s"
-        for severity in reversed(Severity)
-    ]
+    severities = Counter(finding.severity for finding, _ in left)
+    counts = [_amount(severities[severity], severity.name.lower()) for severity in reversed(Severity)]
+    if suppressed := len(located) - len(left):
+        counts.append(f"{suppressed} suppressed")
     print(f"{source}: {', '.join(counts)}")
 
 
-def _as_json(finding: Finding, place: Problem) -> dict[str, object]:
+def _amount(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def _as_json(located: Located) -> dict[str, object]:
+    finding, place, suppression = located
     return {
         "id": finding.id,
         "kind": finding.kind,
@@ -70,18 +105,21 @@ def _as_json(finding: Finding, place: Problem) -> dict[str, object]:
         "source": place.source,
         "line": place.line,
         "column": place.column,
+        "suppressed": None if suppression is None else suppression._asdict(),
     }
 
 
-def _sarif(located: list[tuple[Finding, Problem]]) -> dict[str, object]:
+def _sarif(located: list[Located]) -> dict[str, object]:
     """SARIF 2.1.0 (https://docs.oasis-open.org/sarif/sarif/v2.1.0/): one run, one result for each finding."""
-    kinds = sorted({finding.kind for finding, _ in located})
+    kinds = sorted({each.finding.kind for each in located})
     driver = {"name": "ovsfw", "version": __version__, "rules": [{"id": kind} for kind in kinds]}
-    results = [_result(finding, place) for finding, place in located]
+    results = [_result(each) for each in located]
     return {"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [{"tool": {"driver": driver}, "results": results}]}
 
 
-def _result(finding: Finding, place: Problem) -> dict[str, object]:
+def _result(located: Located) -> dict[str, object]:
+    finding, place, suppression = located
+    why = {"kind": "inSource", "justification": suppression.reason} if suppression else None
     region = {"startLine": place.line, "startColumn": place.column}
     return {
         "ruleId": finding.kind,
@@ -89,4 +127,5 @@ def _result(finding: Finding, place: Problem) -> dict[str, object]:
         "message": {"text": f"{finding.about[1]} {finding.message}; {finding.advice}"},
         "partialFingerprints": {"finding/v1": finding.id},
         "locations": [{"physicalLocation": {"artifactLocation": {"uri": place.source}, "region": region}}],
+        **({"suppressions": [why]} if why else {}),
     }

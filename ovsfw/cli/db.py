@@ -85,6 +85,8 @@ def run_import(args: argparse.Namespace) -> int:
     found = read_document(args.file)
     if failures := found.failures(found.judge()):
         raise PolicyError(failures)
+    if found.suppressions:
+        print("ovsfw: warning: audit_suppressions stay in the file; the database does not keep them", file=sys.stderr)
     document = {**as_document(found.policy), "assertions": list(found.written)}
     return asyncio.run(finish(args, lambda _: document))
 

@@ -35,6 +35,7 @@ from ovsfw.policy.schema import (
     read,
 )
 from ovsfw.policy.selectors import SelectorReader
+from ovsfw.policy.suppressions import COLLECTION, Suppression, read_suppression
 from ovsfw.policy.tiers import too_long
 
 _Object = TypeVar("_Object", Port, SecurityGroup, AddressGroup)
@@ -51,6 +52,7 @@ class Assembly:
         self._groups = Names("security group", "security_groups", self._lists.security_groups)
         self._address_groups = Names("address group", "address_groups", self._lists.address_groups)
         self._tiers = Names("tier", "tiers", self._lists.tiers)
+        self._suppressions: dict[str, Path] = {}
         self._ports = Names("port", "ports", self._lists.ports)
         self._rules = RuleReader(self._groups, self._address_groups, report)
         self._networks: dict[str | None, Path] = {}
@@ -97,7 +99,9 @@ class Assembly:
             "ports": self._ports.paths(),
             "security_groups": self._groups.paths(),
             "address_groups": self._address_groups.paths(),
+            "tiers": self._tiers.paths(),
             "rules": self._rules.paths(),
+            COLLECTION: self._suppressions,
         }
         return {(kind, name): path for kind, paths in everything.items() for name, path in paths.items()}
 
@@ -107,6 +111,18 @@ class Assembly:
         reader = AssertionReader(selectors, self._report)
         found = [reader.read(*item) for item in _paths("assertions", self._lists.assertions)]
         return tuple(assertion for assertion in found if assertion is not None)
+
+    def suppressions(self) -> tuple[Suppression, ...]:
+        """The findings of an audit that are not to be told, in the order of the document; one each."""
+        found: list[Suppression] = []
+        for data, path in _paths(COLLECTION, self._lists.audit_suppressions):
+            suppression = read_suppression(data, path, self._report)
+            if suppression is not None:
+                first = self._suppressions.setdefault(suppression.finding, path)
+                if first != path:
+                    self._report.add(path, f"{show(suppression.finding)} is suppressed by {format_path(first)} already")
+                found.append(suppression)
+        return tuple(found)
 
     def _address_group(self, data: object, path: Path) -> AddressGroup | None:
         found = read(AddressGroupShape, data, path, self._report)

@@ -20,6 +20,7 @@ from ovsfw.policy.model import Policy, Port, Rule
 from ovsfw.policy.places import Builder, Node, Path, Place, place_of, show
 from ovsfw.policy.report import Report
 from ovsfw.policy.rules import unmatchable
+from ovsfw.policy.suppressions import Suppression
 
 EXPECTED = "expected a mapping with security_groups, address_groups, tiers and ports"
 _BYTE_ORDER_MARK = "\ufeff"
@@ -27,11 +28,15 @@ _BYTE_ORDER_MARK = "\ufeff"
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A policy, and what its document says about it; `written` are the assertions as they were written, with ids."""
+    """A policy, and what its document says about it.
+
+    `written` are the assertions as they were written, with ids; `suppressions` are for the audit.
+    """
 
     policy: Policy
     assertions: tuple[Located, ...]
     written: tuple[Mapping[str, object], ...]
+    suppressions: tuple[Suppression, ...]
     _report: Report
     _paths: Mapping[tuple[str, str], Path]
 
@@ -75,7 +80,7 @@ def _assembled(value: Mapping[str, object], report: Report) -> Document:
     listed = value.get("assertions")
     given = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
     written = tuple({**each, "id": located.assertion.id} for each, located in zip(given, assertions, strict=False))
-    return Document(policy, assertions, written, report, assembly.paths())
+    return Document(policy, assertions, written, assembly.suppressions(), report, assembly.paths())
 
 
 def parse(text: bytes | str, source: str) -> Policy:

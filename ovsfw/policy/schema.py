@@ -329,6 +329,7 @@ class DocumentShape(Shape):
     ports: list[Any] = []
     networks: list[Any] = []
     assertions: list[Any] = []
+    audit_suppressions: list[Any] = []
 
 
 AnyShape = TypeVar("AnyShape", bound=Shape)

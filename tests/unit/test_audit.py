@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ovsfw.cli import main
+from ovsfw.errors import PolicyError
 from ovsfw.policy.audit import audit
+from ovsfw.policy.document import read
 from ovsfw.policy.model import Policy
+from ovsfw.policy.suppressions import review
 from ovsfw.policy.verdict import verdict
 from tests.strategies import connections, policies
+from tests.test_house import ROOT
 
 EXAMPLES = int(os.environ.get("OVSFW_EXAMPLES", "30"))
 WRONG = """
@@ -100,6 +105,68 @@ def test_sarif_has_what_its_schema_requires(policy_file: str, capsys: pytest.Cap
         assert location["physicalLocation"]["region"]["startLine"] > 1
 
 
+SUPPRESSIONS = """
+audit_suppressions:
+  - {finding: "any-any:web/ingress-ipv6-any", reason: a test, expires: 2027-01-31}
+  - {finding: "unguarded:c", reason: a router, expires: 2027-01-30}
+  - {finding: "unguarded:gone", reason: a router, expires: 2028-02-29}
+"""
+
+
+def test_what_is_suppressed_is_not_told_and_what_suppresses_nothing_is(
+    policy_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(policy_file).write_text(WRONG + SUPPRESSIONS)
+    assert main(["audit", "--policy", policy_file, "--date", "2027-01-31"]) == 0
+    lines = [line.removeprefix(f"{policy_file}:") for line in capsys.readouterr().out.splitlines()]
+    assert not [line for line in lines if "any-any" in line]
+    assert (
+        "26:5: warning: suppression-expired:unguarded:c was over after 2027-01-30: a router; "
+        "look at the finding again: mend it, or suppress it anew"
+    ) in lines
+    assert (
+        "27:5: warning: suppression-unmatched:unguarded:gone suppresses nothing: there is no such finding; "
+        "take it away, or correct it"
+    ) in lines
+    assert [line for line in lines if "warning: unguarded:c" in line]
+    assert lines[-1] == " 2 errors, 8 warnings, 4 notes, 1 suppressed"
+    # The day after, it is told again.
+    assert main(["audit", "--policy", policy_file, "--date", "2027-02-01"]) == 0
+    assert "error: any-any:web/ingress-ipv6-any" in capsys.readouterr().out
+
+
+def test_programs_are_told_what_is_suppressed_and_why(policy_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    only = "{finding: 'unused-group:a', reason: soon, expires: 2027-01-01}"
+    Path(policy_file).write_text(f"security_groups: [{{id: a}}]\naudit_suppressions: [{only}]\n")
+    words = ["audit", "--policy", policy_file, "--date", "2027-01-01", "--fail-on", "note", "--format"]
+    assert main([*words, "json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["suppressed"] == {"finding": "unused-group:a", "reason": "soon", "expires": "2027-01-01"}
+    assert main([*words, "sarif"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)["runs"][0]["results"]
+    assert result["suppressions"] == [{"kind": "inSource", "justification": "soon"}]
+
+
+@pytest.mark.parametrize(
+    ("suppression", "said"),
+    [
+        ("{finding: x, reason: y}", "expires is required"),
+        ("{finding: x, reason: '', expires: 2027-01-01}", "reason is empty"),
+        ("{finding: x, reason: y, expires: 2027-02-29}", "'2027-02-29' is not a day like 2027-01-31"),
+        ("{finding: x, reason: y, expires: 2027-01-01}, {finding: x, reason: z, expires: 2027-01-01}", "already"),
+    ],
+)
+def test_a_wrong_suppression_is_refused(suppression: str, said: str) -> None:
+    with pytest.raises(PolicyError, match=said):
+        read(f"security_groups: []\naudit_suppressions: [{suppression}]", "policy")
+
+
+def test_one_is_one(policy_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path(policy_file).write_text("security_groups: [{id: a}]\n")
+    assert main(["audit", "--policy", policy_file]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"{policy_file}: 0 errors, 0 warnings, 1 note"
+
+
 def without(policy: Policy, rule_id: str) -> Policy:
     groups = {
         name: replace(group, rules=tuple(rule for rule in group.rules if rule.id != rule_id))
@@ -118,3 +185,10 @@ def test_without_a_shadowed_rule_every_verdict_is_the_same(data: st.DataObject) 
                 connection = data.draw(connections(policy))
                 shorter = without(policy, finding.about[1])
                 assert verdict(shorter, connection).allowed is verdict(policy, connection).allowed
+
+
+def test_the_example_of_the_documentation_suppresses_what_it_says() -> None:
+    (example,) = re.findall(r"^```yaml\n(.*?)^```$", (ROOT / "docs" / "audit.md").read_text(), re.MULTILINE | re.DOTALL)
+    document = read(example, "docs")
+    reviewed = review(audit(document.policy), document.suppressions, "2027-01-31")
+    assert (reviewed.findings, len(reviewed.suppressed)) == ([], 1)
