@@ -102,6 +102,32 @@ def test_the_policy_is_read_again_and_a_bad_one_is_refused(ovs: PrivateSwitch, p
 
 
 @pytest.mark.usefixtures("bridge")
+def test_a_policy_whose_assertion_does_not_hold_is_refused_by_the_daemon_and_by_apply(
+    ovs: PrivateSwitch, policy: Path
+) -> None:
+    holds = "assertions:\n  - {id: telnet, from: outside, to: ports, denied: tcp/23}\n"
+    policy.write_text(document(1, 2) + holds)
+    plug(ovs, 1)
+    with running(ovs, policy) as daemon:
+        first = daemon.in_sync()
+        flows = ours(ovs)
+        policy.write_text(
+            document(1, 2).replace("port_range_max: 80", "port_range_max: 90").replace("80", "20") + holds
+        )
+        daemon.logged(r"policy refused: .*'telnet' does not hold: tcp .*:23 \(outside to vm1\) is allowed")
+        daemon.logged(rf"policy refused: the one before \({first['policy']['generation']}\) stays")
+        assert ours(ovs) == flows
+    applied = ovsfw(ovs, "apply", "--policy", str(policy))
+    assert applied.returncode == 1
+    assert "'telnet' does not hold" in applied.stderr
+    assert ours(ovs) == flows
+    ignored = ovsfw(ovs, "apply", "--policy", str(policy), "--no-assertions")
+    assert ignored.returncode == 0
+    assert "IGNORED because of --no-assertions" in ignored.stderr
+    assert ours(ovs) != flows
+
+
+@pytest.mark.usefixtures("bridge")
 def test_while_the_policy_is_not_known_nothing_is_touched(ovs: PrivateSwitch, policy: Path) -> None:
     plug(ovs, 1)
     with running(ovs, policy) as daemon:
