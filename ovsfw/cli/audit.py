@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from ovsfw import __version__
 from ovsfw.errors import Problem
-from ovsfw.policy.audit import Finding, Severity, audit
+from ovsfw.policy.audit import audit
+from ovsfw.policy.finding import Finding, Severity
 from ovsfw.policy.suppressions import Suppression, date, review
 from ovsfw.sources.file import read_document
 

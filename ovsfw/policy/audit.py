@@ -5,11 +5,10 @@ A finding has a stable id, its kind and the id of what it is about, so that it c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import IntEnum
+from collections.abc import Iterable, Iterator
 
 from ovsfw.policy import services
+from ovsfw.policy.finding import Finding, Severity
 from ovsfw.policy.model import (
     Action,
     AddressGroup,
@@ -21,10 +20,12 @@ from ovsfw.policy.model import (
     RemoteGroup,
     Rule,
     SecurityGroup,
+    Tier,
 )
-from ovsfw.policy.reach import spans_of, whole
+from ovsfw.policy.reach import addresses_of, whole
 from ovsfw.policy.rules import unmatchable
 from ovsfw.policy.spans import Spans, cut, difference, intersection, union
+from ovsfw.policy.traps import one_family, stateless_answers
 from ovsfw.policy.wording import service_text
 
 # Services by which a machine is taken over or its data read, when anybody may ask for them.
@@ -36,36 +37,16 @@ ADMIN_SERVICES = {
 }  # fmt: skip
 
 
-class Severity(IntEnum):
-    """How bad it is."""
-
-    NOTE = 1
-    WARNING = 2
-    ERROR = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something to look at: what it is about (the collection of the document and the id), and what to do."""
-
-    kind: str
-    severity: Severity
-    about: tuple[str, str]
-    message: str
-    advice: str
-
-    @property
-    def id(self) -> str:
-        """`world-open:web/ingress-ipv4-tcp-22`."""
-        return f"{self.kind}:{self.about[1]}"
-
-
 def audit(policy: Policy) -> list[Finding]:
     """Every finding, the worst first, then by id."""
     found: list[Finding] = []
     for group in policy.security_groups.values():
         found += _of_rules(policy, group)
         found += _of_group(policy, group)
+        found += one_family(policy, group)
+        found += stateless_answers(policy, group)
+    for tier in policy.tiers:
+        found += _of_tier(policy, tier)
     for addresses in policy.address_groups.values():
         found += _of_address_group(policy, addresses)
     for port in policy.ports.values():
@@ -74,62 +55,96 @@ def audit(policy: Policy) -> list[Finding]:
 
 
 def _of_rules(policy: Policy, group: SecurityGroup) -> Iterator[Finding]:
-    used = {name for port in policy.ports.values() for name in port.security_groups}
     for rule in group.rules:
         about = "rules", rule.id
-        yield from _world_open(rule)
+        yield from _world_open(policy, group.rules, rule)
+        yield from _of_remote(policy, rule)
+        # Of two equal rules, the second is shadowed.
+        others = [
+            other for other in group.rules if other is not rule and not (_same(other, rule) and other.id > rule.id)
+        ]
         if unmatchable(rule):
             said = "matches no packet, for Open vSwitch cannot match what it asks for"
             yield Finding("allows-nothing", Severity.WARNING, about, said, "leave the ports out, or take the rule away")
-        elif by := _shadowing(policy, group, rule):
+        elif by := _shadowing(policy, others, rule):
             listed = ", ".join(other.id for other in by)
             said = f"allows nothing that {listed} {'does' if len(by) == 1 else 'do'} not allow"
             yield Finding("shadowed", Severity.WARNING, about, said, "take it away, or narrow what shadows it")
-        if isinstance(rule.remote, RemoteGroup) and rule.remote.id not in used:
-            said = f"is for the members of {rule.remote.id}, which has none"
-            yield Finding("empty-remote", Severity.NOTE, about, said, "take it away, or put ports into that group")
 
 
-def _world_open(rule: Rule) -> Iterator[Finding]:
-    """Open to every address of its IP version (a rule for the two halves of it is found by assertions)."""
-    if rule.direction is not Direction.INGRESS or rule.remote is not None or rule.action is not Action.ALLOW:
+def _of_tier(policy: Policy, tier: Tier) -> Iterator[Finding]:
+    for number, rule in enumerate(tier.rules):
+        yield from _world_open(policy, tier.rules, rule)
+        yield from _of_remote(policy, rule)
+        if by := _shadowing(policy, tier.rules[:number], rule):
+            listed = ", ".join(other.id for other in by)
+            said = f"is never asked: all that it is about is for {listed}, before it in the tier"
+            yield Finding("unreachable", Severity.WARNING, ("rules", rule.id), said, "take it away, or move it up")
+
+
+def _of_remote(policy: Policy, rule: Rule) -> Iterator[Finding]:
+    remote = rule.remote
+    if isinstance(remote, RemoteGroup) and not any(remote.id in port.security_groups for port in policy.ports.values()):
+        said = f"is for the members of {remote.id}, which has none"
+        advice = "take it away, or put ports into that group"
+        yield Finding("empty-remote", Severity.NOTE, ("rules", rule.id), said, advice)
+
+
+def _world_open(policy: Policy, rules: Iterable[Rule], rule: Rule) -> Iterator[Finding]:
+    """Open to every address of its IP version, by itself or together with other rules of its group or tier."""
+    if rule.direction is not Direction.INGRESS or rule.action is not Action.ALLOW:
         return
     about, asked = ("rules", rule.id), services.of_rule(rule)
-    if rule.protocol is None:
-        said = f"lets everybody in by any protocol ({rule.family.ethertype})"
+    together = "" if rule.remote is None else "together with others "
+    if rule.protocol is None and _is_for_everybody(policy, rules, rule, asked):
+        said = f"{together}lets everybody in by any protocol ({rule.family.ethertype})"
         yield Finding("any-any", Severity.ERROR, about, said, "say which protocol and ports, and for whom")
         return
+    parts = {text: intersection(services.parse(text, rule.family), asked) for text in ADMIN_SERVICES}
     admin = {
-        name: text for text, name in ADMIN_SERVICES.items() if intersection(services.parse(text, rule.family), asked)
+        ADMIN_SERVICES[text]: text
+        for text, part in parts.items()
+        if part and _is_for_everybody(policy, rules, rule, part)
     }
     if admin:
         listed = ", ".join(f"{name} ({text})" for name, text in admin.items())
-        said = f"lets everybody in to {listed} by {service_text(rule)} ({rule.family.ethertype})"
+        said = f"{together}lets everybody in to {listed} by {service_text(rule)} ({rule.family.ethertype})"
         advice = "name a remote: a bastion's group, an address group, a prefix"
         yield Finding("world-open", Severity.ERROR, about, said, advice)
 
 
-def _shadowing(policy: Policy, group: SecurityGroup, rule: Rule) -> tuple[Rule, ...]:
-    """The rules of the same group that together allow all that a rule allows; none, if they do not.
+def _is_for_everybody(policy: Policy, rules: Iterable[Rule], rule: Rule, asked: Spans) -> bool:
+    """Whether a rule, or it together with others that name addresses, too, lets in every address for some services."""
+    if rule.remote is None or isinstance(rule.remote, RemoteGroup):
+        return rule.remote is None
+    named = (
+        other
+        for other in rules
+        if (other.direction, other.family, other.action) == (rule.direction, rule.family, Action.ALLOW)
+        and isinstance(other.remote, (Prefix, RemoteAddressGroup))
+        and not difference(asked, services.of_rule(other))
+    )
+    return union(span for other in named for span in addresses_of(policy, other)) == whole(rule.family)
 
-    Members come and go, so the members of a group are only contained in themselves and in everybody.  Of two equal
-    rules, the second is shadowed.
+
+def _shadowing(policy: Policy, rules: Iterable[Rule], rule: Rule) -> tuple[Rule, ...]:
+    """Those of some rules that together are about all that a rule is about; none, if they are not.
+
+    Members come and go, so the members of a group are only contained in themselves and in everybody.
     """
     others = [
         other
-        for other in group.rules
-        if other is not rule
-        and (other.direction, other.family) == (rule.direction, rule.family)
+        for other in rules
+        if (other.direction, other.family) == (rule.direction, rule.family)
         and other.source_ports in (None, rule.source_ports)
         and _covers_remote(policy, other, rule)
         and intersection(services.of_rule(other), services.of_rule(rule))
-        and not (_same(other, rule) and other.id > rule.id)
     ]
     if isinstance(rule.remote, RemoteGroup):
         left = difference(services.of_rule(rule), union(span for other in others for span in services.of_rule(other)))
         return () if left else tuple(others)
-    reached = {other.id: _addresses(policy, other) for other in others}
-    for first, last in cut(_addresses(policy, rule), reached.values()):
+    reached = {other.id: addresses_of(policy, other) for other in others}
+    for first, last in cut(addresses_of(policy, rule), reached.values()):
         there = [other for other in others if intersection(((first, last),), reached[other.id])]
         if difference(services.of_rule(rule), union(span for other in there for span in services.of_rule(other))):
             return ()
@@ -150,14 +165,7 @@ def _covers_remote(policy: Policy, other: Rule, rule: Rule) -> bool:
         return True
     if isinstance(other.remote, RemoteGroup) or isinstance(rule.remote, RemoteGroup):
         return False
-    return bool(intersection(_addresses(policy, other), _addresses(policy, rule)))
-
-
-def _addresses(policy: Policy, rule: Rule) -> Spans:
-    if rule.remote is None:
-        return whole(rule.family)
-    prefixes = (rule.remote,) if isinstance(rule.remote, Prefix) else policy.members(rule.remote)
-    return spans_of(prefixes, rule.family)
+    return bool(intersection(addresses_of(policy, other), addresses_of(policy, rule)))
 
 
 def _of_group(policy: Policy, group: SecurityGroup) -> Iterator[Finding]:

@@ -49,6 +49,14 @@ def spans_of(prefixes: Iterable[Prefix], family: Family) -> Spans:
     return union(span_of(prefix) for prefix in prefixes if prefix.family is family)
 
 
+def addresses_of(policy: Policy, rule: Rule) -> Spans:
+    """The far addresses that a rule is for, with the members that its remote has now."""
+    if rule.remote is None:
+        return whole(rule.family)
+    prefixes = (rule.remote,) if isinstance(rule.remote, Prefix) else policy.members(rule.remote)
+    return spans_of(prefixes, rule.family)
+
+
 class Membership:
     """The addresses behind every remote of a policy; each is counted out once."""
 

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, NamedTuple
 
 from pydantic import PlainValidator
 
-from ovsfw.policy.audit import Finding, Severity
+from ovsfw.policy.finding import Finding, Severity
 from ovsfw.policy.places import Path, show
 from ovsfw.policy.report import Report
 from ovsfw.policy.schema import Identifier, Shape, read

@@ -220,7 +220,7 @@ def test_check_reports_all_failures_and_can_ignore_them(tmp_path: Path, capsys: 
 
 @pytest.mark.timeout(60)
 def test_many_ports_and_groups_are_judged_in_seconds() -> None:
-    """500 ports, 100 groups of 30 rules: milliseconds for a service, 15 s for a question about everything."""
+    """500 ports, 100 groups of 30 rules: 0.1 s for a service; whether a port may ask another for anything, 11 s."""
     document = shape("large")
     document["ports"] = [port for port in document["ports"] if port["id"].startswith("local-")]
     policy = parse(json.dumps(document), "large")

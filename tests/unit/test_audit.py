@@ -167,6 +167,72 @@ def test_one_is_one(policy_file: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out.splitlines()[-1] == f"{policy_file}: 0 errors, 0 warnings, 1 note"
 
 
+PORT = """
+ports:
+  - {id: a, mac_address: "52:54:00:00:00:01", security_groups: [web], fixed_ips: [{ip_address: 10.0.0.1}, {ip_address: "2001:db8::1"}]}
+"""  # noqa: E501
+SSH = "direction: ingress, protocol: tcp, port_range_min: 22, port_range_max: 22"
+HALVES = (
+    "security_groups: [{id: web, rules: ["
+    f"{{{SSH}, remote_ip_prefix: 0.0.0.0/1}}, {{{SSH}, remote_ip_prefix: 128.0.0.0/1}}]}}]"
+)
+STATELESS = "security_groups: [{id: web, stateful: false, rules: [{direction: ingress, protocol: tcp, "
+
+
+def found_in(text: str) -> set[str]:
+    return {finding.id for finding in audit(read(text + PORT, "policy").policy)}
+
+
+def test_open_by_halves_and_by_a_group_of_all_addresses_is_open() -> None:
+    halves = {f"world-open:web/ingress-ipv4-tcp-22-from-{half}.0.0.0/1" for half in (0, 128)}
+    assert halves <= found_in(HALVES)
+    assert halves.isdisjoint(found_in(HALVES.replace("128.0.0.0/1", "128.0.0.0/2")))
+    group = "address_groups: [{id: all, addresses: [0.0.0.0/1, 128.0.0.0/1]}]\n"
+    rules = f"security_groups: [{{id: web, rules: [{{{SSH}, remote_address_group_id: all}}]}}]"
+    assert "world-open:web/ingress-ipv4-tcp-22-from-addresses:all" in found_in(group + rules)
+
+
+def test_rules_of_tiers_are_reviewed() -> None:
+    first = "{action: allow, direction: ingress, protocol: tcp, port_range_min: 20, port_range_max: 30}"
+    second = "{action: deny, direction: ingress, protocol: tcp, port_range_min: 22, port_range_max: 22, id: late}"
+    groups = "security_groups: [{id: web}]\n"
+    assert {"unreachable:late", "world-open:tier:top/allow-ingress-ipv4-tcp-20-30"} <= found_in(
+        groups + f"tiers: [{{id: top, rules: [{first}, {second}]}}]"
+    )
+    assert "unreachable:late" not in found_in(groups + f"tiers: [{{id: top, rules: [{second}, {first}]}}]")
+    # Another tier may be for other ports.
+    apart = f"tiers: [{{id: top, rules: [{first}]}}, {{id: next, rules: [{second}]}}]"
+    assert "unreachable:late" not in found_in(groups + apart)
+
+
+def test_what_is_open_for_one_ip_version_only_is_told() -> None:
+    web = "direction: ingress, protocol: tcp, port_range_min: 443, port_range_max: 443"
+    one = f"security_groups: [{{id: web, rules: [{{{web}}}]}}]"
+    assert "one-family:web/ingress-ipv4-tcp-443" in found_in(one)
+    assert "one-family:web/ingress-ipv6-tcp-443" in found_in(one.replace(web, f"{web}, ethertype: IPv6"))
+    both = f"security_groups: [{{id: web, rules: [{{{web}}}, {{{web}, ethertype: IPv6}}]}}]"
+    assert not [name for name in found_in(both) if name.startswith("one-family")]
+    prefix = one.replace(web, f"{web}, remote_ip_prefix: 10.0.0.0/8")
+    assert not [name for name in found_in(prefix) if name.startswith("one-family")]
+
+
+@pytest.mark.parametrize(
+    ("answers", "trap"),
+    [
+        ("", True),
+        (", {direction: egress, protocol: tcp, port_range_min: 1024, port_range_max: 65535}", False),
+        (", {direction: egress, protocol: tcp, port_range_min: 1024, port_range_max: 40000}", True),
+        (", {direction: egress, protocol: udp}", True),
+        (", {direction: egress, remote_ip_prefix: 10.0.0.0/8}", False),
+        (", {direction: egress, remote_ip_prefix: 10.0.0.0/9}", True),
+        (", {direction: egress, ethertype: IPv6}", True),
+    ],
+)
+def test_a_stateless_rule_needs_one_for_the_answers(answers: str, *, trap: bool) -> None:
+    rule = f"{STATELESS}port_range_min: 443, port_range_max: 443, remote_ip_prefix: 10.0.0.0/8}}{answers}]}}]"
+    assert ("stateless-answers:web/ingress-ipv4-tcp-443-from-10.0.0.0/8" in found_in(rule)) is trap
+
+
 def without(policy: Policy, rule_id: str) -> Policy:
     groups = {
         name: replace(group, rules=tuple(rule for rule in group.rules if rule.id != rule_id))
