@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 from ovsfw.errors import SwitchError
 
@@ -72,6 +73,17 @@ class Poller:
                 loop.remove_writer(fd)
 
 
+class _Noting(Idl):  # type: ignore[misc] # the base class has no types
+    """Notes which rows have come, gone or changed."""
+
+    def __init__(self, remote: str, helper: SchemaHelper) -> None:
+        self.touched: set[UUID] = set()
+        super().__init__(remote, helper)
+
+    def notify(self, event: object, row: Any, updates: object = None) -> None:  # noqa: ANN401, ARG002
+        self.touched.add(row.uuid)
+
+
 class Replica:
     """A copy of some tables that is kept up to date, also over lost connections: then it is old until it is new.
 
@@ -82,7 +94,7 @@ class Replica:
         """`remote` as `ovs-vsctl --db` takes it; `schema` in the form of ovsdb(7), with what is wanted and no more."""
         helper = SchemaHelper(schema_json=schema)
         helper.register_all()
-        self._idl = Idl(remote, helper)
+        self._idl = _Noting(remote, helper)
         self._remote = remote
         self.changed = asyncio.Event()
         self._driver = asyncio.create_task(self._drive())
@@ -115,6 +127,11 @@ class Replica:
         """All rows of a table.  Raises SwitchError when the client has failed."""
         self._is_synced()
         return list(self._idl.tables[table].rows.values())
+
+    def touched(self) -> set[UUID]:
+        """The rows that may differ from what they were when this was asked last."""
+        touched, self._idl.touched = self._idl.touched, set()
+        return touched
 
     def close(self) -> None:
         """Stop at once; doing it again is fine."""

@@ -6,9 +6,9 @@ Columns and their meaning: vswitchd.conf.db(5).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from uuid import UUID
 
 from ovsfw.compiler.bindings import Binding, Bindings, Uplink, VlanMode
 from ovsfw.errors import SwitchError
@@ -59,6 +59,8 @@ class Ovsdb:
 
     def __init__(self) -> None:
         self._replica: Replica | None = None
+        self._plugged: dict[UUID, _Plugged] = {}
+        self._snapshot: tuple[Any, Bindings] | None = None
 
     async def connect(self, db: str = "", timeout: float = TIMEOUT) -> None:
         """Connect (`db` as in `ovs-vsctl --db`, empty for the local one) and wait for the first whole copy.
@@ -66,6 +68,7 @@ class Ovsdb:
         Raises SwitchError when that takes longer than `timeout` seconds, or Open vSwitch is away or too old.
         """
         self.close()
+        self._plugged, self._snapshot = {}, None
         db = db or rundir.default_database()
         await _reach(db)
         self._replica = Replica(db, _SCHEMA)
@@ -110,17 +113,28 @@ class Ovsdb:
         return _one(self._bridge(bridge).fail_mode) or "standalone"
 
     def snapshot(self, bridge: str) -> Bindings:
-        """What is plugged into a bridge now.  Raises SwitchError when there is no such bridge."""
-        endpoints, uplinks = [], []
-        for port, interface, ofport in _plugged(self._bridge(bridge)):
-            port_id = interface.external_ids.get("iface-id")
-            if port_id is None:
-                uplinks.append(_uplink(port, ofport))
-            else:
-                endpoints.append(Binding(port_id, ofport, _one(port.tag) or 0))
+        """What is plugged into a bridge now; the same object while nothing has changed.
+
+        Raises SwitchError when there is no such bridge.
+        """
+        row = self._bridge(bridge)
+        touched = self._copy().touched()
+        if touched or self._snapshot is None or self._snapshot[0] is not row:
+            self._snapshot = (row, self._read(row, touched))
+        return self._snapshot[1]
+
+    def _read(self, bridge: Any, touched: set[UUID]) -> Bindings:  # noqa: ANN401
+        """Rows that were not touched are not read again: with 500 ports that takes longer than all the rest."""
+        before, self._plugged = self._plugged, {}
+        for port in bridge.ports:
+            known = before.get(port.uuid)
+            if known is None or known.row is not port or not touched.isdisjoint(known.rows):
+                known = _plugged(port)
+            self._plugged[port.uuid] = known
+        found = [each for known in self._plugged.values() for each in known.bindings]
         return Bindings(
-            tuple(sorted(endpoints, key=lambda bound: bound.ofport)),
-            tuple(sorted(uplinks, key=lambda uplink: uplink.ofport)),
+            tuple(sorted((each for each in found if isinstance(each, Binding)), key=lambda bound: bound.ofport)),
+            tuple(sorted((each for each in found if isinstance(each, Uplink)), key=lambda uplink: uplink.ofport)),
         )
 
     def _copy(self) -> Replica:
@@ -158,13 +172,25 @@ async def _reach(db: str) -> None:
         raise SwitchError(f"{db}: cannot connect: {error.strerror or error}") from None
 
 
-def _plugged(bridge: Any) -> Iterator[tuple[Any, Any, int]]:  # noqa: ANN401
-    """Port, interface and OpenFlow number of everything that has one; an interface in error has -1."""
-    for port in bridge.ports:
-        for interface in port.interfaces:
-            ofport = _one(interface.ofport) or 0
-            if ofport > 0:
-                yield port, interface, ofport + (_RESERVED_OFFSET if ofport >= _FIRST_RESERVED else 0)
+class _Plugged(NamedTuple):
+    """What one Port of OVSDB is to the filter, and the rows that say so."""
+
+    row: Any
+    rows: frozenset[UUID]
+    bindings: tuple[Binding | Uplink, ...]
+
+
+def _plugged(port: Any) -> _Plugged:  # noqa: ANN401
+    """Everything of it that has an OpenFlow number; an interface in error has -1."""
+    found: list[Binding | Uplink] = []
+    for interface in port.interfaces:
+        ofport = _one(interface.ofport) or 0
+        if ofport > 0:
+            ofport += _RESERVED_OFFSET if ofport >= _FIRST_RESERVED else 0
+            port_id = interface.external_ids.get("iface-id")
+            found.append(_uplink(port, ofport) if port_id is None else Binding(port_id, ofport, _one(port.tag) or 0))
+    rows = frozenset((port.uuid, *(interface.uuid for interface in port.interfaces)))
+    return _Plugged(port, rows, tuple(found))
 
 
 def _uplink(port: Any, ofport: int) -> Uplink:  # noqa: ANN401

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ovsfw import __version__
 from ovsfw.lab.vswitch import PrivateSwitch
-from tests.benchmarks import datapath, sync, updates
+from tests.benchmarks import daemon, datapath, sync, updates
 from tests.benchmarks.world import Row
 
 PAGE = Path("docs/performance.md")
@@ -23,6 +23,7 @@ BEGIN, END = "<!-- measured -->", "<!-- end of what was measured -->"
 PARTS: dict[str, Callable[[PrivateSwitch, int], AsyncIterator[Row]]] = {
     "sync": sync.rows,
     "updates": updates.rows,
+    "daemon": daemon.rows,
     "datapath": datapath.rows,
 }
 
