@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -32,6 +33,7 @@ from ovsfw.reconciler import Reconciler
 from ovsfw.switch.channel import Channel
 from ovsfw.switch.rundir import management_socket
 from tests.ovs.streams import Stream, datagrams, download, echoes, upload
+from tests.running import running
 
 pytestmark = [pytest.mark.ovs, pytest.mark.packets]
 Json: TypeAlias = dict[str, Any]
@@ -222,6 +224,51 @@ def test_what_another_rule_allows_loses_nothing(host: Host, change: str) -> None
             host.change(wanted)
             assert silent(streams) == []
     assert {stream.name: lost(stream) for stream in streams[2:]} == {"udp up": 0, "udp down": 0, "icmp": 0}
+
+
+@pytest.mark.parametrize("pause", [False, True], ids=["at once", "later"])
+def test_another_endpoint_with_the_same_number_inherits_nothing(host: Host, *, pause: bool) -> None:
+    """vm2 is unplugged, and another port has its address and gets its OpenFlow number: it accepts nothing."""
+    heir = port(2) | {"id": "heir"}
+    groups: dict[str, Any] = {"talker": OUT, "server": BY_PREFIX}
+    before = policy(port(1, "talker"), port(2, "server"), **groups)
+    after = policy(port(1, "talker"), heir, **groups)
+    inherited = replace(BINDINGS, endpoints=(Binding("vm1", 1), Binding("heir", 2)))
+    host.change(before)
+    with talking(1) as streams:
+        assert silent(streams) == []
+        if pause:
+            host.change(after, replace(BINDINGS, endpoints=BINDINGS.endpoints[:1]))
+        host.change(after, inherited)
+        assert [stream.name for stream in streams if stream.goes_on(0.3)] == []
+        host.change(before)
+        assert silent(streams) == []
+
+
+# --- The daemon -----------------------------------------------------------------------------------------------------
+
+
+def test_a_running_daemon_cuts_a_connection_and_lets_it_live_again(
+    switch: PrivateSwitch, files: tuple[str, str], tmp_path: Path
+) -> None:
+    """The policy file loses a rule, and gets it back."""
+    wanted = tmp_path / "wanted.json"
+
+    def say(file: str) -> None:
+        new = wanted.with_suffix(".new")
+        new.write_text(Path(file).read_text())
+        new.rename(wanted)
+
+    now, later = files
+    say(now)
+    with running(switch, wanted) as daemon:
+        daemon.in_sync()
+        with downloading(1) as stream:
+            say(later)
+            [cut] = daemon.logged(r"[1-9]\d* cut")
+            assert not stream.goes_on(0.5), cut
+            say(now)
+            assert stream.goes_on(), daemon.log
 
 
 # --- The commands ---------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from scapy.layers.l2 import Dot1Q, Ether
 from ovsfw.answering import answer_to
 from ovsfw.cli import main
 from ovsfw.compiler.pipeline import Reason, cookie
-from ovsfw.compiler.recording import ANSWER_BURST, ANSWER_METER, ANSWER_RATE, ANSWERER, COPIED_BYTES
+from ovsfw.compiler.recording import ANSWER_METER, ANSWERER, COPIED_BYTES
 from ovsfw.lab import topology
 from ovsfw.lab.topology import Lab
 from ovsfw.lab.vswitch import PrivateSwitch
@@ -39,6 +39,9 @@ BY_SENDER, BY_RECEIVER, ALLOWED = 7001, 7002, 7003
 ADDRESSES = {4: {1: "10.0.0.1", 2: "10.0.0.2"}, 6: {1: "2001:db8::1", 2: "2001:db8::2"}}
 KIND = {4: socket.AF_INET, 6: socket.AF_INET6}
 FLOOD = 2000
+# What the documents say.
+BURST, RATE = 100, 100
+SO_RCVBUFFORCE = 33  # socket(7); what the kernel cannot keep would not be counted
 
 
 def rejects(*ports: int) -> list[Json]:
@@ -182,7 +185,7 @@ def test_a_flood_is_not_answered_and_changes_go_through(machines: Machines) -> N
     began = time.monotonic()
     wire = machines.inside("vm1", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800)))
     with closing(wire):
-        wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 24)
+        wire.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 24)
         wire.bind(("eth0", 0x0800))
         for number, syn in enumerate(syns):
             wire.send(syn)
@@ -193,8 +196,7 @@ def test_a_flood_is_not_answered_and_changes_go_through(machines: Machines) -> N
         # Who asks after the flood is told again; by then all answers to the flood have come.
         until(lambda: machines.is_refused("vm1", 4, ALLOWED), "nobody is told any more")
         took, resets = time.monotonic() - began, sum(1 for frame in received(wire) if is_reset(frame))
-    assert 0 < resets <= ANSWER_BURST + ANSWER_RATE * took
-    assert resets < FLOOD / 2
+    assert 0 < resets <= BURST + RATE * took
     write(machines.policy, document())
     machines.daemon.ask("reload")
     until(lambda: machines.daemon.status()["sync"]["changes"] > before + 1, "not put back")

@@ -197,6 +197,24 @@ def test_what_was_learned_before_the_filter_leads_there_no_more(bench: Bench, fa
     bench.sends("vm1", udp(family, "vm1", "vm4", to=FOREIGN)).spares("vm4")
 
 
+def test_port_security_goes_and_comes_back(bench: Bench, family: int) -> None:
+    """Its guard and its rules hold again at once, also for connections that began while there were none."""
+    filtered, open_ = (vm(4, "nothing"), vm(1, "open")), (unfiltered(4), vm(1, "open"))
+    out, forged = udp(family, "vm4", "vm1"), udp(family, "vm4", "vm1", mac=FOREIGN, sport=30001)
+    in_ = udp(family, "vm1", "vm4", sport=30002)
+    bench.enforce(*filtered)
+    for _ in range(2):
+        bench.sends("vm4", out).stopped(by=Reason.DENIED)
+        bench.sends("vm4", forged).stopped(by=Reason.SPOOF)
+        bench.sends("vm1", in_).stopped(by=Reason.DENIED)
+        bench.sends("vm4", udp(family, "vm4", "vm1", sport=53, dport=30002)).stopped(by=Reason.DENIED)
+        bench.change(*open_)
+        bench.sends("vm4", out).reaches("vm1")
+        bench.sends("vm4", forged).reaches("vm1")
+        assert "vm4" in bench.sends("vm1", in_).out
+        bench.change(*filtered)
+
+
 def test_broadcast_from_it_is_filtered(mixed: Bench) -> None:
     to_all: Json = {"to": BROADCAST, "dst": "255.255.255.255"}
     mixed.sends("vm4", udp(4, "vm4", "vm1", **to_all)).reaches("vm3", "vm5", "uplink")
