@@ -13,7 +13,7 @@ from pathlib import Path
 import ovsfw.cli.check as checking
 from ovsfw import __version__
 from ovsfw.cli import audit as auditing
-from ovsfw.cli import bridge, compiling, connections, db, drops, graph, lab, running, show, why
+from ovsfw.cli import bridge, compiling, completion, connections, db, drops, graph, lab, running, show, why
 from ovsfw.errors import OvsfwError
 
 FAMILIES = (checking, auditing, graph, compiling, bridge, connections, running, show, why, drops, db, lab)
@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for family in FAMILIES:
         family.add(commands)
+    completion.add(commands, top)
     return top
 
 

@@ -40,7 +40,7 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
         "--host",
         default=socket.gethostname(),
         metavar="NAME",
-        help="what this host is called in the policy database, and in its certificate (default: %(default)s)",
+        help="what this host is called in the policy database, and in its certificate (default: its hostname)",
     )
     add_tls(command)
     add_bridge(command)
