@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import datetime as dt
 import json
 from collections import Counter
 from typing import Any, NamedTuple
 
 from ovsfw import __version__
-from ovsfw.errors import Problem
+from ovsfw.apply import opened, rundir_of
+from ovsfw.cli.options import add_database, duration
+from ovsfw.compiler.identity import Identity
+from ovsfw.errors import Problem, SwitchError
+from ovsfw.explain.narrow import unused_rules, wider_than_used
+from ovsfw.explain.usage import is_installed, usages
+from ovsfw.live import look_at
 from ovsfw.policy.audit import audit
 from ovsfw.policy.finding import Finding, Severity
+from ovsfw.policy.model import Policy
 from ovsfw.policy.suppressions import Suppression, date, review
 from ovsfw.sources.file import read_document
+from ovsfw.switch import ages as counters
+from ovsfw.switch.rundir import management_socket
 
 ABOUT = "a least-privilege review of a policy: what is open too wide, and what does nothing"
 FOUND = 2
@@ -51,7 +61,23 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
         metavar="YYYY-MM-DD",
         help="the day that audit_suppressions are judged for (default: today, in UTC)",
     )
+    command.add_argument(
+        "--bridge", metavar="BR", help="look at the counters and live connections of this bridge, too (default: none)"
+    )
+    add_database(command)
+    command.add_argument(
+        "--unused",
+        type=_time,
+        default="30d",
+        metavar="TIME",
+        help="with --bridge: rules not hit for so long (default: 30d)",
+    )
     command.set_defaults(run=run)
+
+
+def _time(text: str) -> str:
+    duration(text)
+    return text
 
 
 def _date(text: str) -> str:
@@ -64,7 +90,10 @@ def _date(text: str) -> str:
 def run(args: argparse.Namespace) -> int:
     """Print the findings."""
     document = read_document(args.policy)
-    reviewed = review(audit(document.policy), document.suppressions, args.date)
+    found = audit(document.policy)
+    if args.bridge is not None:
+        found += asyncio.run(_of_bridge(args, document.policy))
+    reviewed = review(found, document.suppressions, args.date)
     located = [
         Located(finding, document.locate(finding.about, finding.message), suppression)
         for finding, suppression in [*((finding, None) for finding in reviewed.findings), *reviewed.suppressed]
@@ -76,6 +105,19 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(made, indent=2))
     limit = Severity[args.fail_on.upper()] if args.fail_on else None
     return FOUND if limit is not None and any(finding.severity >= limit for finding in reviewed.findings) else 0
+
+
+async def _of_bridge(args: argparse.Namespace, policy: Policy) -> list[Finding]:
+    """What the rules do on this host."""
+    seconds = duration(args.unused)
+    async with opened(args.db, args.bridge) as held:
+        ages = await counters.read(management_socket(args.bridge, rundir_of(args.db)))
+        live = (await look_at(held, policy)).live
+        admitted = [(rule, one.connection) for one in live if not one.blocked for rule in one.admitted]
+        if not is_installed(ages):
+            raise SwitchError(f"bridge {args.bridge} has no flows of ovsfw; apply the policy first")
+        used = usages(policy, Identity(policy, held.bindings), ages)
+    return [*unused_rules(used, seconds, args.unused), *wider_than_used(policy, admitted)]
 
 
 def _print_text(source: str, located: list[Located]) -> None:

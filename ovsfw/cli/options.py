@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 
 from ovsfw.errors import ConfigError
@@ -10,6 +11,9 @@ from ovsfw.policy.model import Policy
 from ovsfw.sources.file import read_document, read_policy
 from ovsfw.store.client import Tls
 from ovsfw.switch.rundir import default_database
+
+_DURATION = re.compile(r"(\d+)([smhdw])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def add_policy(command: argparse.ArgumentParser) -> None:
@@ -33,6 +37,11 @@ def policy_of(args: argparse.Namespace) -> Policy:
 def add_bridge(command: argparse.ArgumentParser) -> None:
     """--bridge and --db."""
     command.add_argument("--bridge", default="br-int", metavar="BR", help="the bridge (default: br-int)")
+    add_database(command)
+
+
+def add_database(command: argparse.ArgumentParser) -> None:
+    """--db."""
     command.add_argument(
         "--db",
         default=default_database(),
@@ -76,3 +85,11 @@ def tls_of(args: argparse.Namespace) -> Tls | None:
     if not all(files):
         raise ConfigError(f"TLS needs all of {', '.join(_TLS)}")
     return Tls(*files)
+
+
+def duration(text: str) -> int:
+    """Seconds in `30d`, `12h`, `90m`."""
+    found = _DURATION.fullmatch(text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; write 30d, 12h, 90m")
+    return int(found[1]) * _SECONDS[found[2]]

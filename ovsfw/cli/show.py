@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ovsfw.apply import opened, rundir_of
-from ovsfw.cli.options import add_bridge, add_format, add_policy, policy_of
+from ovsfw.cli.options import add_bridge, add_format, add_policy, duration, policy_of
 from ovsfw.compiler.bindings import Bindings
 from ovsfw.compiler.identity import Identity
 from ovsfw.errors import ConfigError, SwitchError
@@ -33,8 +32,6 @@ examples:
   ovsfw show rules --policy policy.yaml
   ovsfw show rules --policy policy.yaml --unused 30d
   ovsfw show port vm1 --policy policy.yaml"""
-_DURATION = re.compile(r"(\d+)([smhdw])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 Row = Sequence[object]
 
 
@@ -51,17 +48,9 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
     command.add_argument("port", nargs="?", metavar="PORT", help="with port: its id, name, MAC or IP address")
     add_policy(command)
     add_bridge(command)
-    command.add_argument("--unused", type=_duration, metavar="TIME", help="only rules not hit for so long, like 30d")
+    command.add_argument("--unused", type=duration, metavar="TIME", help="only rules not hit for so long, like 30d")
     add_format(command)
     command.set_defaults(run=run)
-
-
-def _duration(text: str) -> int:
-    """Seconds in `30d`, `12h`, `90m`."""
-    found = _DURATION.fullmatch(text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time; write 30d, 12h, 90m")
-    return int(found[1]) * _SECONDS[found[2]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,3 +182,33 @@ def test_nonsense_is_refused() -> None:
         list(parse_ages(Message(1, 17, 1, bytes(16) + b"\0\1" + bytes(60))))
     with pytest.raises(WireError):
         list(parse_ages(Message(1, 17, 1, bytes(20))))
+
+
+def test_the_audit_of_a_host_finds_what_is_unused_and_what_could_be_narrower(
+    switch: DummySwitch, policy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--policy", str(policy), "--db", switch.switch.db, "--format", "json"]
+    assert main(["audit", *options, "--bridge", "br-int", "--unused", "0s"]) == 0
+    found = {each["id"]: each["message"] for each in json.loads(capsys.readouterr().out)}
+    live = {name: text for name, text in found.items() if name.startswith(("unused-rule", "wider-than-used"))}
+    assert live == {
+        # For no time at all, all are; what has no flows here is not.
+        **{
+            f"unused-rule:{name}": "was not hit for 0s by any endpoint of this host"
+            for name in ("dns", "http", "out", "ssh")
+        },
+        "wider-than-used:http": (
+            "allows tcp/80-82 from anywhere, but its 3 live connections need only tcp/80-82 from group talker"
+        ),
+        "wider-than-used:out": (
+            "allows anything to anywhere, but its 5 live connections need only tcp/22-82 to group web"
+        ),
+    }
+    # Nothing is that old.
+    assert main(["audit", *options, "--bridge", "br-int"]) == 0
+    assert "unused-rule" not in capsys.readouterr().out
+    assert main(["audit", *options]) == 0
+    assert "wider-than-used" not in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["audit", *options, "--bridge", "br-int", "--unused", "soon"])
+    assert "'soon' is no time" in capsys.readouterr().err
