@@ -6,6 +6,7 @@ Every command exits 0 when all is well, 1 on an error, and where it compares, 2 
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from pathlib import Path
@@ -37,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; errors go to stderr in one line each, never as a traceback."""
     _open_what_is_closed()
+    collect_less()
     args = parser().parse_args(argv)
     try:
         status: int = args.run(args)
@@ -57,6 +59,14 @@ def main(argv: list[str] | None = None) -> int:
         print(f"ovsfw: {error}", file=sys.stderr)
         return 1
     return status
+
+
+def collect_less() -> None:
+    """Let Python look for garbage seldom, not at every 700 new objects.
+
+    Policies and flows live long, and looking at them while they are made takes a third of the time to compile them.
+    """
+    gc.set_threshold(50_000, 20, 50)
 
 
 def _open_what_is_closed() -> None:

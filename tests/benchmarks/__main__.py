@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from ovsfw import __version__
+from ovsfw.cli import collect_less
 from ovsfw.lab.vswitch import PrivateSwitch
 from tests.benchmarks import daemon, datapath, sync, updates
 from tests.benchmarks.world import Row
@@ -38,6 +39,7 @@ def main() -> int:
     unknown = [part for part in args.parts if part not in PARTS]
     if unknown:
         parser.error(f"no part is named {unknown[0]!r}; there are {', '.join(PARTS)}")
+    collect_less()
     rows = asyncio.run(_measure(args.parts or list(PARTS), args.times))
     if args.write:
         _write(rows, args.times)
