@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ovsfw.compiler import Bindings, Program, compile_policy
+from ovsfw.compiler import Bindings, Compiler, Program
 from ovsfw.compiler.pipeline import HOOK, Priority
-from ovsfw.compiler.recording import is_answering, is_recording
+from ovsfw.compiler.recording import is_answering, is_logging, is_recording
 from ovsfw.openflow.flow import Flow, FlowSet
 from ovsfw.policy.model import Policy
 from ovsfw.reconciler import Change, Enforced, Installed, carry_out, change_between, enforce, read
@@ -115,8 +115,8 @@ async def compare_with(held: Bridge, policy: Policy) -> Comparison:
     """Look at a bridge that is open."""
     installed = await read(held.channel)
     # A daemon may have left flows that send copies; whether they do is its business.
-    records, answers = is_recording(installed.ours), is_answering(installed.ours)
-    program = compile_policy(policy, held.bindings, records_drops=records, answers=answers)
+    records, answers, logs = (holds(installed.ours) for holds in (is_recording, is_answering, is_logging))
+    program = Compiler(records_drops=records, logs=logs).compile(policy, held.bindings, answers=answers)
     change = change_between(installed.ours, installed.settings, program)
     return Comparison(program, installed, change, held.bindings, tuple(_warnings(held, policy)))
 

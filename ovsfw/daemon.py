@@ -19,6 +19,7 @@ from pathlib import Path
 from ovsfw import __version__, logs
 from ovsfw.compiler.pipeline import TABLE_NAMES
 from ovsfw.control import Control
+from ovsfw.explain.journal import Lines
 from ovsfw.notify import Notifier
 from ovsfw.openflow.text import format_flow
 from ovsfw.pidfile import PidFile
@@ -36,7 +37,8 @@ class Options:
 
     `rundir` is where its pid file and control socket are; `source_name` is what the policy's source is called;
     `audit_every` is in seconds; `set_fail_mode` lets it set the bridge's fail_mode to secure;
-    `metrics` is where it tells of its health over HTTP, ADDR:PORT, empty for nowhere.
+    `metrics` is where it tells of its health over HTTP, ADDR:PORT, empty for nowhere; `decisions` is the file that
+    decisions are logged to, - for standard output, empty for none.
     """
 
     place: Place
@@ -45,6 +47,7 @@ class Options:
     audit_every: float = AUDIT_EVERY
     set_fail_mode: bool = False
     metrics: str = ""
+    decisions: str = ""
 
 
 class Daemon:
@@ -63,6 +66,9 @@ class Daemon:
         if options.place.records_drops:
             self.supervisor.add("drops", self.sync.watch.run)
             self.control.register("drops", "[PORT]", 0, 1, self.sync.watch.tell)
+        self._decisions = Lines(options.decisions) if options.decisions else None
+        if self._decisions is not None:
+            self.supervisor.add("decisions", partial(self.sync.journal.run, self._decisions))
         self._notifier = Notifier()
         self.supervisor.add("notify", partial(self._notifier.run, self._health))
         if options.metrics:
@@ -83,6 +89,8 @@ class Daemon:
             self._notifier.tell("STOPPING=1")
             await self.source.close()
             self._pidfile.release()
+            if self._decisions is not None:
+                self._decisions.close()
         logger.info("ovsfw ends; the flows stay as they are")
 
     def _health(self) -> tuple[bool, str]:
@@ -98,7 +106,9 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self.reload)
 
     def reload(self) -> None:
-        """Read the policy again, and look at everything that the switch holds."""
+        """Read the policy again, look at everything that the switch holds, and open the log of decisions again."""
+        if self._decisions is not None:
+            self._decisions.reopen()
         self.source.reload()
         self.sync.doubt("reload")
 

@@ -143,10 +143,12 @@ class Reconciler:
     `answers` may be set at any time: then what is rejected is sent to be answered.
     """
 
-    def __init__(self, switch: Switch, hook: Hook = STANDALONE, *, records_drops: bool = False) -> None:
+    def __init__(
+        self, switch: Switch, hook: Hook = STANDALONE, *, records_drops: bool = False, logs: bool = False
+    ) -> None:
         """Start in doubt."""
         self._switch = switch
-        self._compiler = Compiler(hook, records_drops=records_drops)
+        self._compiler = Compiler(hook, records_drops=records_drops, logs=logs)
         self._agreed: Program | None = None
         self._doubts = 0
         self._is_new = True

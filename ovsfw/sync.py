@@ -19,11 +19,14 @@ from ovsfw.apply import is_before_us, rundir_of
 from ovsfw.compiler import STANDALONE, Bindings, Hook
 from ovsfw.compiler.pipeline import OWN_TABLES, TABLE_NAMES, is_ours
 from ovsfw.errors import OvsfwError, SwitchError
+from ovsfw.explain.journal import Journal
+from ovsfw.explain.known import Known
 from ovsfw.explain.watch import Watch
 from ovsfw.news import joined, plugging, repairs
 from ovsfw.openflow.flow import Flow, Key
 from ovsfw.openflow.monitor import Event, EventKind
 from ovsfw.openflow.text import format_flow
+from ovsfw.policy.decisions import logs_anything
 from ovsfw.policy.model import Policy
 from ovsfw.reconciler import Change, Reconciler
 from ovsfw.record import Note, Record, State
@@ -55,19 +58,21 @@ _NOT_SECURE = (
     "the bridge's fail_mode is not secure: when Open vSwitch restarts, packets pass unfiltered until the flows are "
     "back; run: ovs-vsctl set-fail-mode {bridge} secure (or ovsfw run --set-fail-mode)"
 )
+_NOT_LOGGED = "the policy says `log`, and nothing is logged; start the daemon with --log-decisions FILE"
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """Which bridge: the address of the local OVSDB as `ovs-vsctl --db` has it, a name; and the filter's place in it.
 
-    `records_drops` says that what is dropped is taken down.
+    `records_drops` says that what is dropped is taken down, `logs` that what the policy wants to have logged is.
     """
 
     db: str
     bridge: str
     hook: Hook = STANDALONE
     records_drops: bool = False
+    logs: bool = False
 
 
 class Sync:
@@ -84,9 +89,9 @@ class Sync:
         self.place = place
         self.record = Record()
         self.channel = Channel()
-        self.reconciler = Reconciler(self.channel, place.hook, records_drops=place.records_drops)
-        path = management_socket(place.bridge, rundir_of(place.db))
-        self.watch = Watch(path, self._known)
+        self.reconciler = Reconciler(self.channel, place.hook, records_drops=place.records_drops, logs=place.logs)
+        path, known = management_socket(place.bridge, rundir_of(place.db)), Known(self._known)
+        self.watch, self.journal = Watch(path, known), Journal(path, known)
         self.answering = Answering(path)
         self.policy: Policy | None = None
         self.bindings: Bindings | None = None
@@ -99,6 +104,7 @@ class Sync:
         self._why: list[str] = ["start"]
         self._asked: list[asyncio.Future[str]] = []
         self._fresh = True
+        self._log_is_missing = False
         # How often something about ports was heard, and how often when the switch was last in step with it.
         self._port_news, self._port_news_seen = 0, -1
         self._before: dict[Key, Flow] = {}
@@ -214,6 +220,8 @@ class Sync:
         await self._connect(why)
         if self.reconciler.in_doubt and self.place.records_drops:
             await self.watch.prepare()
+        if self.reconciler.in_doubt and self.place.logs:
+            await self.journal.prepare()
         self.reconciler.answers = await self.answering.prepare(policy, anew=self.reconciler.in_doubt)
         whole, began = self.reconciler.in_doubt, time.perf_counter()
         change = await self.reconciler.step(policy, bindings, settings_hold=port_news == self._port_news_seen)
@@ -223,6 +231,8 @@ class Sync:
             self.record.dumped = time.time()
             self._plan_audit()
             self._before = {flow.key: flow for flow in self.reconciler.others if self._is_before_us(flow)}
+        if policy is not self.policy:
+            self._log_is_missing = not self.place.logs and logs_anything(policy)
         said = self._note(change or Change(), milliseconds, self._reasons(why, policy, bindings), policy, bindings)
         self._warn(ovsdb)
         await self._source.applied(policy)
@@ -281,6 +291,8 @@ class Sync:
         found = []
         if ovsdb.fail_mode(self.place.bridge) != "secure":
             found.append(_NOT_SECURE.format(bridge=self.place.bridge))
+        if self._log_is_missing:
+            found.append(_NOT_LOGGED)
         # A foreign flow with the key of one of ours has been replaced by it.
         self._before = {key: flow for key, flow in self._before.items() if key not in self.reconciler.flows}
         found.extend(_OUTRANKED.format(flow=format_flow(flow, TABLE_NAMES)) for flow in self._before.values())

@@ -14,6 +14,7 @@ from ovsfw.policy.model import (
     Claim,
     Direction,
     Family,
+    Log,
     Network,
     Policy,
     Port,
@@ -37,6 +38,12 @@ PREFIXES = {
     Family.IPV6: ("2001:db8::/64", "2001:db8::2/127", "2001:db8:1::/64", "2001:db8:ff::1/128", "8000::/1"),
 }
 OUTSIDE = {Family.IPV4: ("192.0.2.1", "192.0.2.200", "203.0.113.9"), Family.IPV6: ("2001:db8:ff::1", "2001:db8:fe::7")}
+
+# What a rule of an action may be told to log.
+LOGS = {
+    action: st.sampled_from([None, *(log for log in Log if action is not Action.PASS and log is not other)])
+    for action, other in zip(Action, (Log.DROPPED, Log.ACCEPTED, Log.ACCEPTED, None), strict=True)
+}
 
 families = st.sampled_from(Family)
 
@@ -111,6 +118,7 @@ def rules(draw: st.DrawFn, name: str, groups: list[str], address_groups: list[st
         kind,
         code,
         draw(remotes(family, groups, address_groups)),
+        log=draw(LOGS[Action.ALLOW]),
     )
 
 
@@ -119,15 +127,16 @@ def security_groups(draw: st.DrawFn, name: str, groups: list[str], address_group
     """A group; one in five is stateless."""
     stateful = draw(st.sampled_from((True, True, True, True, False)))
     chosen = tuple(draw(rules(f"{name}/{index}", groups, address_groups)) for index in range(draw(st.integers(0, 5))))
-    return SecurityGroup(name, name, stateful, chosen)
+    return SecurityGroup(name, name, stateful, chosen, draw(st.none() | st.sampled_from(Log)))
 
 
 @st.composite
 def tiers(draw: st.DrawFn, name: str, groups: list[str], address_groups: list[str]) -> Tier:
     """Before or after the groups, for some ports or for all; its rules often say nothing of what is sent."""
+    actions = draw(st.lists(st.sampled_from(Action), max_size=4))
     chosen = tuple(
-        replace(draw(rules(f"{name}/{index}", groups, address_groups)), action=draw(st.sampled_from(Action)))
-        for index in range(draw(st.integers(0, 4)))
+        replace(draw(rules(f"{name}/{index}", groups, address_groups)), action=action, log=draw(LOGS[action]))
+        for index, action in enumerate(actions)
     )
     scope = draw(st.none() | st.lists(st.sampled_from(groups), max_size=2, unique=True).map(tuple))
     return Tier(name, name, draw(st.sampled_from(Position)), scope, chosen)

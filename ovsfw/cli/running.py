@@ -58,6 +58,12 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
         help="remember the last 50 packets dropped at each endpoint, for `ovsfw drops`; they are copied behind a meter",
     )
     command.add_argument(
+        "--log-decisions",
+        default="",
+        metavar="FILE",
+        help="log what the policy says by `log`, a line of JSON each; - is standard output; opened again on SIGHUP",
+    )
+    command.add_argument(
         "--set-fail-mode",
         action="store_true",
         help="set the bridge's fail_mode to secure if it is not; the switch drops its flows once for it",
@@ -88,7 +94,7 @@ def _seconds(text: str) -> float:
 def run_daemon(args: argparse.Namespace) -> int:
     """Run until stopped."""
     logs.start(args.log_level)
-    place = Place(args.db, args.bridge, records_drops=args.record_drops)
+    place = Place(args.db, args.bridge, records_drops=args.record_drops, logs=bool(args.log_decisions))
     options = Options(
         place,
         _rundir(args),
@@ -96,6 +102,7 @@ def run_daemon(args: argparse.Namespace) -> int:
         audit_every=args.audit_every,
         set_fail_mode=args.set_fail_mode,
         metrics=args.metrics,
+        decisions=args.log_decisions,
     )
 
     async def run() -> None:

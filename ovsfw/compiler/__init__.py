@@ -22,7 +22,7 @@ from ovsfw.compiler.hook import NEUTRON, STANDALONE, Hook
 from ovsfw.compiler.ids import hint_numbers, number
 from ovsfw.compiler.networks import Member, network_flows, uplink_flows
 from ovsfw.compiler.pipeline import NETWORK
-from ovsfw.compiler.recording import Instructions, copied, copies
+from ovsfw.compiler.recording import Copies, copied, copies
 from ovsfw.compiler.remotes import Bucket, Members, Place, member_flows, referenced, set_names
 from ovsfw.compiler.standing import standing_flows
 from ovsfw.compiler.tiers import course_of, tier_flows, tier_size
@@ -30,6 +30,7 @@ from ovsfw.compiler.trusted import trusted_flows
 from ovsfw.compiler.units import Unit, Units
 from ovsfw.errors import PolicyError, Problem
 from ovsfw.openflow.flow import Flow, FlowSet
+from ovsfw.policy.decisions import DROPPED
 from ovsfw.policy.model import MAX_GROUPS, Direction, Network, Policy, Port, SecurityGroup, Tier
 from ovsfw.policy.tiers import rejects, tiers_of, too_long
 
@@ -49,16 +50,14 @@ class Program:
     connection_limits: Mapping[int, int] = field(default_factory=dict)
 
 
-def compile_policy(
-    policy: Policy, bindings: Bindings, hook: Hook = STANDALONE, *, records_drops: bool = False, answers: bool = False
-) -> Program:
-    """Compile without a memory; see `Compiler`.
+def compile_policy(policy: Policy, bindings: Bindings, hook: Hook = STANDALONE) -> Program:
+    """Compile without a memory, to flows that send no copies; see `Compiler`.
 
     Succeeds on every valid policy but those with some hundred times too much of one thing: raises PolicyError where a
     port has more than 500 security groups, 400 endpoints of this host share a MAC address, or one service of a group is
     open to 4,000 remote sets.
     """
-    return Compiler(hook, records_drops=records_drops).compile(policy, bindings, answers=answers)
+    return Compiler(hook).compile(policy, bindings)
 
 
 class _Host(NamedTuple):
@@ -118,23 +117,29 @@ T = TypeVar("T")
 class Compiler:
     """Compiles policies for one hook; its state is a cache of units, and of a few values, by their inputs."""
 
-    def __init__(self, hook: Hook = STANDALONE, *, records_drops: bool = False) -> None:
-        """Start with nothing remembered.  `records_drops`: flows that drop also send copies (see `recording`)."""
-        self._hook, self._records_drops = hook, records_drops
+    def __init__(self, hook: Hook = STANDALONE, *, records_drops: bool = False, logs: bool = False) -> None:
+        """Start with nothing remembered.
+
+        Flows also send copies (see `recording`): with `records_drops` all that drop, with `logs` those that the policy
+        wants to have logged.
+        """
+        self._hook, self._records_drops, self._logs = hook, records_drops, logs
         self._members = Members()
         self._asked = _Referring([], {}, {})
         self._values: dict[str, tuple[object, object]] = {}
-        self.units = Units(partial(copied, instructions=copies(records=records_drops, answers=False)))
+        self.units = Units(partial(copied, wanted=copies(records=records_drops, answers=False)))
 
     def compile(self, policy: Policy, bindings: Bindings, *, answers: bool = False) -> Program:
         """The flows for a policy on this host, now.
 
         `answers`: where the policy rejects anything, copies of it are sent to be answered (see `recording`).
         """
-        instructions = copies(records=self._records_drops, answers=answers and rejects(policy))
+        sent = copies(records=self._records_drops, answers=answers and rejects(policy))
         bindings = _wired(bindings, self._hook)
         ports = tuple(policy.ports.get(bound.port_id) for bound in bindings.endpoints)
-        stateless = frozenset(name for name, group in policy.security_groups.items() if not group.stateful)
+        groups = policy.security_groups.items()
+        stateless = frozenset(name for name, group in groups if not group.stateful)
+        log_drops = frozenset(name for name, group in groups if self._logs and group.log in DROPPED)
         host = _Host(bindings, ports, stateless, policy.tiers, policy.networks)
         local = self._once("local", host, lambda: _local(policy, host))
         rules = (tuple(policy.security_groups.values()), policy.tiers, local)
@@ -142,9 +147,9 @@ class Compiler:
         buckets = self._members.follow(policy)
         wanted = (buckets, referring.by_place)
         parts = {
-            **self.units.batch("frame", (host, instructions), lambda: _frame(host, self._hook, instructions)),
-            **self.units.batch("endpoints", host, lambda: _endpoints(policy, local)),
-            **self.units.batch("rules", rules, lambda: _rules(policy, referring, local)),
+            **self.units.batch("frame", (host, sent), lambda: _frame(host, self._hook, sent)),
+            **self.units.batch("endpoints", (host, log_drops), lambda: _endpoints(policy, local, log_drops)),
+            **self.units.batch("rules", rules, lambda: _rules(policy, referring, local, logs=self._logs)),
             **self.units.batch("members", wanted, lambda: _member_units(buckets, referring.by_place)),
         }
         limits = self._once("limits", host, lambda: _connection_limits(policy, local.endpoints))
@@ -188,16 +193,17 @@ def _referring(policy: Policy, local: _Local, before: Iterable[_Asked]) -> _Refe
     )
 
 
-def _frame(host: _Host, hook: Hook, instructions: Instructions) -> Iterator[Unit]:
+def _frame(host: _Host, hook: Hook, sent: Copies) -> Iterator[Unit]:
     """What is there whatever the rules say.  Only standing flows reject, so only they send copies to be answered."""
-    yield Unit("standing", instructions, lambda: copied(standing_flows(hook), instructions))
+    yield Unit("standing", sent, lambda: copied(standing_flows(hook), sent))
     outside = _outside(host.bindings, host.unfiltered)
     yield Unit("uplinks", outside, partial(_uplinks, outside, hook))
     unknown = host.unknown
     yield Unit("unknown", unknown, lambda: map(unknown_port, unknown))
 
 
-def _endpoints(policy: Policy, local: _Local) -> Iterator[Unit]:
+def _endpoints(policy: Policy, local: _Local, log_drops: AbstractSet[str]) -> Iterator[Unit]:
+    """`log_drops` are the ids of the groups that want what is dropped to be logged."""
     networks: dict[int, list[Member]] = defaultdict(list)
     said: dict[int, list[Network]] = defaultdict(list)
     lists = {port.security_groups for _, port in local.endpoints}
@@ -207,8 +213,9 @@ def _endpoints(policy: Policy, local: _Local) -> Iterator[Unit]:
         said[network_of(binding.vlan)].append(policy.network_of(port))
         stateless = policy.is_stateless(port)
         course = courses[port.security_groups]
-        build = partial(endpoint_flows, binding, port, course, stateless=stateless)
-        yield Unit(("endpoint", binding.ofport), (binding, port, course, stateless), build)
+        logs = not log_drops.isdisjoint(port.security_groups)
+        build = partial(endpoint_flows, binding, port, course, stateless=stateless, logs_drops=logs)
+        yield Unit(("endpoint", binding.ofport), (binding, port, course, stateless, logs), build)
         value = endpoint_value(binding, port, stateless=stateless)
         networks[network_of(binding.vlan)].append(Member(binding.ofport, value, port.macs, course))
     for network, inside in networks.items():
@@ -217,18 +224,18 @@ def _endpoints(policy: Policy, local: _Local) -> Iterator[Unit]:
         yield Unit(("trusted", network), options, partial(trusted_flows, NETWORK(network), options))
 
 
-def _rules(policy: Policy, referring: _Referring, local: _Local) -> Iterator[Unit]:
-    """The groups and tiers that endpoints of this host have."""
+def _rules(policy: Policy, referring: _Referring, local: _Local, *, logs: bool) -> Iterator[Unit]:
+    """The groups and tiers that endpoints of this host have.  `logs` never changes in the life of a compiler."""
     hints = hint_numbers(policy)
     for owner, names in referring.asked:
         sets = {name: referring.sets[name] for place in names for name in names[place]}
         mine = {rule.id: hints[rule.id] for rule in owner.rules}
         if isinstance(owner, Tier):
             given_tier = (owner, local.tiers[owner.id], sets, mine)
-            yield Unit(("tier", owner.id), given_tier, partial(tier_flows, *given_tier))
+            yield Unit(("tier", owner.id), given_tier, partial(tier_flows, *given_tier, logs=logs))
         else:
             given = (owner, local.groups[owner.id], sets, mine)
-            yield Unit(("group", owner.id), given, partial(group_flows, *given))
+            yield Unit(("group", owner.id), given, partial(group_flows, *given, logs=logs))
 
 
 def _member_units(buckets: tuple[Bucket, ...], by_place: Mapping[Place, Mapping[str, int]]) -> Iterator[Unit]:

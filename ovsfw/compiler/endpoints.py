@@ -8,6 +8,7 @@ from ovsfw.compiler import pipeline as p
 from ovsfw.compiler.bindings import Binding
 from ovsfw.compiler.packets import ARP, IP_OF, IPV6, SOURCE_OF, icmpv6, load, prefix_terms, to, udp
 from ovsfw.compiler.pipeline import Priority, Reason, cookie
+from ovsfw.compiler.recording import LOG_DROPPED
 from ovsfw.compiler.tiers import Course, ask
 from ovsfw.openflow import match as m
 from ovsfw.openflow.action import Action
@@ -44,8 +45,13 @@ def unknown_port(binding: Binding) -> Flow:
     return p.CLASSIFY.flow(Priority.SECOND, (m.IN_PORT(binding.ofport),), (), why)
 
 
-def endpoint_flows(binding: Binding, port: Port, course: Course, *, stateless: bool) -> Iterator[Flow]:
-    """Everything about one endpoint but the way to it, which is the network's.  `course` is whose rules it has."""
+def endpoint_flows(
+    binding: Binding, port: Port, course: Course, *, stateless: bool, logs_drops: bool = False
+) -> Iterator[Flow]:
+    """Everything about one endpoint but the way to it, which is the network's.  `course` is whose rules it has.
+
+    `logs_drops`: what none of its rules accepts is logged.
+    """
     value = endpoint_value(binding, port, stateless=stateless)
     here = p.ENDPOINT(value)
     hint = binding.ofport
@@ -62,6 +68,9 @@ def endpoint_flows(binding: Binding, port: Port, course: Course, *, stateless: b
         (Direction.INGRESS, p.INGRESS_POLICY, p.INGRESS_VERDICT),
     ):
         yield policy.flow(Priority.FIRST, (here,), (*ask(course, direction), to(verdict)), why)
+        if logs_drops:
+            # Below all that passes, above the flow that drops for every endpoint.
+            yield verdict.flow(Priority.FIFTH, (here,), (LOG_DROPPED,), cookie(Reason.DENIED, hint))
     if remembered(hint) and not stateless:
         yield from _established(here, hint, is_paired=bool(port.pairs))
 

@@ -8,7 +8,7 @@ and counts for it alone.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import product
 
 from ovsfw.compiler import pipeline as p
@@ -16,10 +16,12 @@ from ovsfw.compiler.ids import remote_name
 from ovsfw.compiler.packets import DESTINATION_OF, IP_OF, PORT_FIELD, SOURCE_OF, load, prefix_terms
 from ovsfw.compiler.pipeline import Priority, Reason, Table, cookie
 from ovsfw.compiler.portrange import masks
+from ovsfw.compiler.recording import LOG_ACCEPTED, LOG_DROPPED
 from ovsfw.openflow import match as m
 from ovsfw.openflow.action import Conjunction
 from ovsfw.openflow.flow import Flow
-from ovsfw.policy.model import Action, Direction, Family, PortRange, Prefix, Rule, SecurityGroup
+from ovsfw.policy.decisions import is_logged
+from ovsfw.policy.model import Action, Direction, Family, Log, PortRange, Prefix, Rule, SecurityGroup
 from ovsfw.policy.verdict import ANY_PORT, SCTP, TCP, UDP, UNMATCHABLE_PORTS
 
 RULE_TABLE = {
@@ -44,15 +46,26 @@ def remote_field(direction: Direction, family: Family) -> m.Field:
     return (SOURCE_OF if direction is Direction.INGRESS else DESTINATION_OF)[family]
 
 
-def group_flows(group: SecurityGroup, number: int, sets: Mapping[str, int], hints: Mapping[str, int]) -> Iterator[Flow]:
-    """The rules of a group.  `sets` numbers the remote sets, `hints` the rules."""
-    return rules_flows(group.rules, number, sets, hints)
+def group_flows(
+    group: SecurityGroup, number: int, sets: Mapping[str, int], hints: Mapping[str, int], *, logs: bool = False
+) -> Iterator[Flow]:
+    """The rules of a group.  `sets` numbers the remote sets, `hints` the rules; `logs`: what is to be logged is."""
+    return rules_flows(group.rules, number, sets, hints, logged(group.rules, group.log) if logs else frozenset())
+
+
+def logged(rules: Iterable[Rule], log: Log | None = None) -> frozenset[str]:
+    """The ids of the rules whose decisions are to be logged; `log` is what is to be logged of them all."""
+    return frozenset(rule.id for rule in rules if is_logged(rule, rule.log) or is_logged(rule, log))
 
 
 def rules_flows(
-    rules: Iterable[Rule], number: int, sets: Mapping[str, int], hints: Mapping[str, int]
+    rules: Iterable[Rule],
+    number: int,
+    sets: Mapping[str, int],
+    hints: Mapping[str, int],
+    log: Collection[str] = frozenset(),
 ) -> Iterator[Flow]:
-    """Some rules that are asked at once, when `number` is in GROUP; all with one action.
+    """Some rules that are asked at once, when `number` is in GROUP; all with one action.  `log` are ids of rules.
 
     Where two rules claim one flow, the one whose id sorts first has it; both say the same of the same packets.
     """
@@ -60,7 +73,7 @@ def rules_flows(
     clauses: dict[tuple[Table, m.Match], set[int]] = defaultdict(set)
     taken: set[bytes] = set()
     for rule in sorted(rules, key=lambda rule: rule.id):
-        for flow in _rule_flows(rule, here, sets, hints[rule.id]):
+        for flow in _rule_flows(rule, here, sets, hints[rule.id], log=rule.id in log):
             if flow.key not in taken:
                 taken.add(flow.key)
                 yield flow
@@ -80,10 +93,11 @@ def clause(table: Table, match: m.Match, members: set[int] | tuple[int, ...], di
     )
 
 
-def _rule_flows(rule: Rule, here: m.Term, sets: Mapping[str, int], hint: int) -> Iterator[Flow]:
-    """The flows that speak for a rule: each only writes the rule's hint, and what it says."""
+def _rule_flows(rule: Rule, here: m.Term, sets: Mapping[str, int], hint: int, *, log: bool) -> Iterator[Flow]:
+    """The flows that speak for a rule: each only writes the rule's hint, and what it says; it may send a copy too."""
     table = RULE_TABLE[rule.direction, rule.family]
-    speak = (load(VERDICT[rule.direction], (hint & ~p.HINT_BIT) | SAYS[rule.action]),)
+    copies = (LOG_ACCEPTED if rule.action is Action.ALLOW else LOG_DROPPED,) if log else ()
+    speak = (load(VERDICT[rule.direction], (hint & ~p.HINT_BIT) | SAYS[rule.action]), *copies)
     why = cookie(Reason.RULE, hint)
     priority, remote = Priority.FIRST, m.Match()
     if isinstance(rule.remote, Prefix):

@@ -27,7 +27,7 @@ from ovsfw.policy.model import Direction, Policy, Rule, SecurityGroup, Tier
 _OF_AN_ENDPOINT = frozenset(
     {
         Reason.CLASSIFY, Reason.UNKNOWN_PORT, Reason.SOURCE, Reason.ARP, Reason.NEIGHBOUR, Reason.DHCP_CLIENT,
-        Reason.ESTABLISHED,
+        Reason.ESTABLISHED, Reason.DENIED,
     }
 )  # fmt: skip
 _OFPORT = 0xFFFF

@@ -241,7 +241,7 @@ EGRESS_RULES_V6 = _table("egress_rules_v6", "IPv6 egress rules", {GROUP, EGRESS_
 EGRESS_VERDICT = _table(
     "egress_verdict",
     "accepted by a rule, or dropped; fragments wait for each other",
-    {EGRESS_RULE, m.ETH_TYPE, m.IP_FRAG, m.IP_PROTO, *PORTS},
+    {ENDPOINT, EGRESS_RULE, m.ETH_TYPE, m.IP_FRAG, m.IP_PROTO, *PORTS},
     "egress_gate",
     "forward",
 )
@@ -335,7 +335,7 @@ INGRESS_RULES_V6 = _table("ingress_rules_v6", "IPv6 ingress rules", {*_FROM_RULE
 INGRESS_VERDICT = _table(
     "ingress_verdict",
     "accepted by a rule, or dropped; fragments wait for each other",
-    {INGRESS_RULE, m.ETH_TYPE, m.IP_FRAG, m.IP_PROTO, *PORTS},
+    {ENDPOINT, INGRESS_RULE, m.ETH_TYPE, m.IP_FRAG, m.IP_PROTO, *PORTS},
     "ingress_gate",
     "commit",
 )

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from ovsfw.compiler import pipeline as p
-from ovsfw.compiler.groups import RULE_TABLE, VERDICT, rules_flows
+from ovsfw.compiler.groups import RULE_TABLE, VERDICT, logged, rules_flows
 from ovsfw.compiler.packets import IP_OF, load, to
 from ovsfw.compiler.pipeline import Priority, Reason, cookie
 from ovsfw.openflow.action import Action, Load, Place
@@ -66,8 +66,11 @@ def tier_size(tier: Tier, direction: Direction) -> int:
     return 1 << (max(size(tier, direction, family) for family in Family) - 1).bit_length()
 
 
-def tier_flows(tier: Tier, number: int, sets: Mapping[str, int], hints: Mapping[str, int]) -> Iterator[Flow]:
-    """A tier.  `sets` numbers the remote sets, `hints` the rules."""
+def tier_flows(
+    tier: Tier, number: int, sets: Mapping[str, int], hints: Mapping[str, int], *, logs: bool = False
+) -> Iterator[Flow]:
+    """A tier.  `sets` numbers the remote sets, `hints` the rules; `logs`: what is to be logged is."""
+    log = logged(tier.rules) if logs else frozenset()
     why = cookie(Reason.TIER, number)
     for (direction, family), table in RULE_TABLE.items():
         rules = [rule for rule in tier.rules if rule.direction is direction and rule.family is family]
@@ -76,4 +79,4 @@ def tier_flows(tier: Tier, number: int, sets: Mapping[str, int], hints: Mapping[
             match = (p.GROUP(number), IP_OF[family])
             yield TIERS[direction].flow(Priority.FIRST, match, tuple(calls), why)
         for rule in rules:
-            yield from rules_flows((rule,), hints[rule.id], sets, hints)
+            yield from rules_flows((rule,), hints[rule.id], sets, hints, log)

@@ -58,7 +58,7 @@ class Recorder:
             TABLE_NAMES.get(copy.table, str(copy.table)),
             drop.reason.text,
             str(frame) if frame else copy.packet.hex(),
-            _details(frame) if frame else {},
+            details(frame) if frame else {},
         )
         self.sampled += 1
         if record.endpoint not in self._last and len(self._last) >= MOST_ENDPOINTS:
@@ -72,7 +72,7 @@ class Recorder:
         return sorted(found, key=lambda record: record.when)
 
 
-def _details(frame: Frame) -> dict[str, object]:
+def details(frame: Frame) -> dict[str, object]:
     """The 5-tuple, as far as there is one."""
     found: dict[str, object] = {
         "protocol": frame.protocol,

@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from ovsfw.compiler import Bindings
-from ovsfw.compiler.identity import Identity
 from ovsfw.compiler.recording import BURST, COPIED_BYTES, METERS, RATE, RECORDER
 from ovsfw.errors import ConfigError
 from ovsfw.explain.drops import Recorder
+from ovsfw.explain.known import Known
 from ovsfw.explain.question import find_end
 from ovsfw.explain.usage import dropped
-from ovsfw.policy.model import Policy
 from ovsfw.switch import ages, packet_in
-
-# What a bridge was last brought into step with; None before the first time.
-Known = Callable[[], tuple[Policy, Bindings] | None]
 
 
 class Watch:
-    """Its state is what was dropped last, and whose numbers the drops carry."""
+    """Its state is what was dropped last."""
 
     def __init__(self, path: Path, known: Known) -> None:
         """`path` is the management socket of the bridge."""
         self._path, self._known = path, known
         self.recorder = Recorder()
-        self._names: tuple[Policy, Bindings, Identity] | None = None
 
     async def prepare(self) -> None:
         """Make the meters that the flows refer to.  Raises SwitchError."""
@@ -38,26 +32,16 @@ class Watch:
     async def run(self) -> None:
         """Take down what comes.  Raises SwitchError when the bridge is away."""
         async for copy in packet_in.packets(self._path, RECORDER, COPIED_BYTES):
-            identity = self._identity()
+            identity = self._known.identity()
             if identity is not None:
                 self.recorder.add(identity, copy, time.time())
-
-    def _identity(self) -> Identity | None:
-        """Made anew only when policy or bindings are others."""
-        known = self._known()
-        if known is None:
-            return None
-        policy, bindings = known
-        if self._names is None or self._names[0] is not policy or self._names[1] != bindings:
-            self._names = (policy, bindings, Identity(policy, bindings))
-        return self._names[2]
 
     async def tell(self, args: Sequence[str]) -> str:
         """As JSON: the last drops, of one port if it is named; how many were taken down, and dropped in all.
 
         Raises OvsfwError.
         """
-        identity = self._identity()
+        identity = self._known.identity()
         if identity is None:
             raise ConfigError("nothing is known yet of the policy and the bridge")
         wanted = find_end(identity.policy, args[0]).port if args else None

@@ -1,6 +1,6 @@
-"""Copies of packets for a program: the action that sends them, the meter that limits them, the messages they come in.
+"""Copies of packets for a program: the meter that limits them, the messages they come in (`action.Copy` sends them).
 
-All of it is Open vSwitch's extension of OpenFlow (include/openflow/nicira-ext.h: NXAST_CONTROLLER2, NXT_PACKET_IN2).  A
+All of it is Open vSwitch's extension of OpenFlow (include/openflow/nicira-ext.h: NXT_PACKET_IN2).  A
 meter in the action limits the copies, never the traffic, and in the datapath, before a packet costs anything.  Bytes
 in, bytes out.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from ovsfw.openflow import match as m
@@ -18,8 +18,7 @@ from ovsfw.openflow.codec import ofproto
 from ovsfw.openflow.match import Term, UnknownFieldError, decode_match
 
 _NICIRA = 0x2320
-_CONTROLLER2, _SET_CONTROLLER_ID, _SET_FORMAT, _PACKET_IN2, _FORMAT = 37, 20, 16, 30, 2
-_MAX_LEN, _CONTROLLER_ID, _METER_ID = 0, 1, 5
+_SET_CONTROLLER_ID, _SET_FORMAT, _PACKET_IN2, _FORMAT = 20, 16, 30, 2
 _PACKET, _TABLE, _COOKIE, _METADATA = 0, 3, 4, 6
 _VENDOR = struct.Struct("!II")
 _PROPERTY = struct.Struct("!HH")
@@ -35,14 +34,6 @@ _TUNNEL = frozenset(
 )
 
 
-class Copy(NamedTuple):
-    """Send the first `length` bytes of a packet to one controller, as often as a meter lets them, which must exist."""
-
-    controller: int
-    meter: int
-    length: int
-
-
 class PacketIn(NamedTuple):
     """A copy of a packet, which may be cut off, and the flow that sent it.
 
@@ -55,24 +46,6 @@ class PacketIn(NamedTuple):
     registers: dict[int, int]
     in_port: int = 0
     from_tunnel: bool = False
-
-
-def _short(kind: int, value: int) -> bytes:
-    """A property of 16 bits, as Open vSwitch writes it back: its padding counts."""
-    return _PROPERTY.pack(kind, 8) + struct.pack("!HH", value, 0)
-
-
-def copy_instructions(copies: Iterable[Copy]) -> bytes:
-    """The instructions that send copies of a packet, and then drop it."""
-    actions = b"".join(map(_copy_action, copies))
-    return struct.pack("!HH4x", ofproto.OFPIT_APPLY_ACTIONS, 8 + len(actions)) + actions
-
-
-def _copy_action(copy: Copy) -> bytes:
-    properties = _short(_MAX_LEN, copy.length) + _short(_CONTROLLER_ID, copy.controller)
-    properties += _PROPERTY.pack(_METER_ID, 8) + copy.meter.to_bytes(4, "big")
-    head = struct.pack("!HHIH6x", ofproto.OFPAT_EXPERIMENTER, 16 + len(properties), _NICIRA, _CONTROLLER2)
-    return head + properties
 
 
 def add_meter(meter: int, rate: int, burst: int, xid: int) -> bytes:

@@ -191,6 +191,11 @@ def _(_action: a.PopVlan, _tables: Tables) -> str:
 
 
 @_format.register
+def _(action: a.Copy, _tables: Tables) -> str:
+    return f"controller(max_len={action.length},id={action.controller},meter_id={action.meter})"
+
+
+@_format.register
 def _(action: a.Unknown, _tables: Tables) -> str:
     return f"unknown(0x{action.data.hex()})"
 
@@ -327,6 +332,13 @@ def _ct(inside: str, tables: Mapping[str, int]) -> a.Ct:
     )
 
 
+def _copy(inside: str, _tables: Mapping[str, int]) -> a.Copy:
+    given = dict(word.split("=", 1) for word in inside.split(","))
+    if given.keys() != {"max_len", "id", "meter_id"}:
+        raise ValueError(f"controller({inside}): max_len, id and meter_id are needed")
+    return a.Copy(controller=int(given["id"]), meter=int(given["meter_id"]), length=int(given["max_len"]))
+
+
 _READERS: Mapping[str, Callable[[str, Mapping[str, int]], a.Action]] = {
     "output": _output,
     "resubmit": lambda inside, tables: a.Resubmit(_table_number(inside.removeprefix(","), tables)),
@@ -334,6 +346,7 @@ _READERS: Mapping[str, Callable[[str, Mapping[str, int]], a.Action]] = {
     "move": _move,
     "conjunction": _conjunction,
     "ct": _ct,
+    "controller": _copy,
     "ct_clear": lambda *_: a.CtClear(),
     "pop_vlan": lambda *_: a.PopVlan(),
 }

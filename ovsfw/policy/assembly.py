@@ -140,10 +140,11 @@ class Assembly:
         group_id = self._group_id(shape, wrong, path, self._groups)
         key = shape.written("rules", data)
         read_rules = (self._rules.read(rule, (*path, key, index), group_id) for index, rule in enumerate(shape.rules))
-        rules = {rule.id: rule for rule in read_rules if rule is not None}
+        rules = _without_copies(read_rules)
         if "stateful" not in wrong:
             self._stateful[group_id] = shape.stateful
-        return SecurityGroup(group_id, shape.name or "", shape.stateful, tuple(rules[key] for key in sorted(rules)))
+        in_order = tuple(rules[key] for key in sorted(rules))
+        return SecurityGroup(group_id, shape.name or "", shape.stateful, in_order, shape.log)
 
     def _tier(self, data: object, path: Path) -> Tier | None:
         found = read(TierShape, data, path, self._report)
@@ -154,10 +155,7 @@ class Assembly:
         read_rules = (
             self._rules.read_of_tier(rule, (*path, "rules", index), tier_id) for index, rule in enumerate(shape.rules)
         )
-        rules: dict[str, Rule] = {}
-        for rule in read_rules:
-            if rule is not None:
-                rules.setdefault(rule.id, rule)
+        rules = _without_copies(read_rules)
         applies_to = None if shape.applies_to is None else self._resolved(shape.applies_to, (*path, "applies_to"))
         return Tier(tier_id, shape.name or "", shape.position, applies_to, tuple(rules.values()))
 
@@ -243,6 +241,15 @@ class Assembly:
         for place, values in given.items():
             if values:
                 self._report.add(place, f"port_security_enabled is false, so {place[-1]} must be left out")
+
+
+def _without_copies(read_rules: Iterable[Rule | None]) -> dict[str, Rule]:
+    """By id; of those that say the same the first place, and what any of them wants to have logged."""
+    rules: dict[str, Rule] = {}
+    for rule in read_rules:
+        if rule is not None:
+            rules[rule.id] = max(rules.get(rule.id, rule), rule, key=lambda each: each.log or "")
+    return rules
 
 
 def _prefixes(found: Iterable[Prefix] | None) -> tuple[Prefix, ...] | None:

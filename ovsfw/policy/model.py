@@ -132,6 +132,14 @@ class Action(str, Enum):
     PASS = "pass"  # noqa: S105 - no password
 
 
+class Log(str, Enum):
+    """Which decisions are to be logged."""
+
+    ACCEPTED = "accepted"
+    DROPPED = "dropped"
+    ALL = "all"
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One rule of a security group, which allows, or of a tier, which does what its `action` says.
@@ -151,16 +159,21 @@ class Rule:
     remote: Remote = None
     action: Action = Action.ALLOW
     source_ports: PortRange | None = None
+    log: Log | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SecurityGroup:
-    """A named list of allow rules; what no rule allows is dropped."""
+    """A named list of allow rules; what no rule allows is dropped.
+
+    `log` is for all its rules, and for what its ports drop because no rule accepts it.
+    """
 
     id: str
     name: str = ""
     stateful: bool = True
     rules: tuple[Rule, ...] = ()
+    log: Log | None = None
 
 
 @dataclass(frozen=True, slots=True)

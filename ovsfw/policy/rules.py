@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ovsfw.policy import protocols
+from ovsfw.policy.decisions import unloggable
 from ovsfw.policy.model import Direction, Family, PortRange, Prefix, Remote, RemoteAddressGroup, RemoteGroup, Rule
 from ovsfw.policy.names import Names
 from ovsfw.policy.places import Path, format_path, show
@@ -63,6 +64,8 @@ class RuleReader:
 
     def _named(self, rule: Rule, made: str, path: Path) -> Rule:
         """With the id it was given, or the one made for it."""
+        if why := unloggable(rule):
+            self.report.add((*path, "log"), why)
         if rule.id:
             self._give(rule.id, (*path, "id"))
             return rule
@@ -93,7 +96,8 @@ class _Reading:
     def rule(self) -> Rule:
         shape = self.shape
         protocol = self._protocol()
-        rule = Rule(shape.id or "", shape.direction, shape.ethertype, protocol, remote=self._remote())
+        remote = self._remote()
+        rule = Rule(shape.id or "", shape.direction, shape.ethertype, protocol, remote=remote, log=shape.log)
         if self.wrong.isdisjoint({"protocol", *_RANGE}):
             return self._with_service(rule)
         return rule

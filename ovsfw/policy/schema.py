@@ -18,7 +18,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PlainValidator,
 from pydantic_core import ErrorDetails
 
 from ovsfw.policy import protocols
-from ovsfw.policy.model import Action, Direction, Family, Position, Prefix, parse_mac
+from ovsfw.policy.model import Action, Direction, Family, Log, Position, Prefix, parse_mac
 from ovsfw.policy.places import MAX_DIGITS, Path, show
 from ovsfw.policy.report import Report
 
@@ -137,6 +137,12 @@ def _position(value: object) -> Position:
     raise ValueError(f"{show(value)} is not a position; use before or after (the security groups)")
 
 
+def _log(value: object) -> Log:
+    if isinstance(value, str) and value in set(Log):
+        return Log(value)
+    raise ValueError(f"{show(value)} is nothing to log; use accepted, dropped or all")
+
+
 def _ethertype(value: object) -> Family:
     for family in Family:
         if isinstance(value, str) and value.lower() == family.ethertype.lower():
@@ -220,6 +226,7 @@ class RuleShape(Shape):
     remote_ip_prefix: RemotePrefix | None = None
     remote_group_id: Text | None = None
     remote_address_group_id: Text | None = None
+    log: Annotated[Log | None, PlainValidator(_log)] = None
 
 
 class TierRuleShape(RuleShape):
@@ -237,6 +244,7 @@ class SecurityGroupShape(Shape):
     name: Text | None = None
     stateful: Boolean = True
     rules: list[Any] = Field([], validation_alias=AliasChoices("rules", "security_group_rules"))
+    log: Annotated[Log | None, PlainValidator(_log)] = None
 
 
 class TierShape(Shape):

@@ -13,6 +13,7 @@ from ovsfw.policy import protocols
 from ovsfw.policy.model import (
     AddressGroup,
     Claim,
+    Log,
     Network,
     Policy,
     Port,
@@ -53,8 +54,8 @@ def as_document(policy: Policy) -> Document:
 def _group(group: SecurityGroup) -> Document:
     rules = [_rule(rule) for rule in group.rules]
     return _without_defaults(
-        {"id": group.id, "name": group.name, "stateful": group.stateful, "rules": rules},
-        {"name": "", "stateful": True, "rules": []},
+        {"id": group.id, "name": group.name, "stateful": group.stateful, "rules": rules, "log": _log(group.log)},
+        {"name": "", "stateful": True, "rules": [], "log": None},
     )
 
 
@@ -93,6 +94,7 @@ def _rule(rule: Rule) -> Document:
         "protocol": None if rule.protocol is None else protocols.name(rule.protocol),
         "port_range_min": low,
         "port_range_max": high,
+        "log": _log(rule.log),
     }
     match rule.remote:
         case Prefix():
@@ -102,6 +104,10 @@ def _rule(rule: Rule) -> Document:
         case RemoteAddressGroup():
             found["remote_address_group_id"] = rule.remote.id
     return _without_defaults(found, dict.fromkeys(found))
+
+
+def _log(log: Log | None) -> str | None:
+    return None if log is None else log.value
 
 
 def _address_group(group: AddressGroup) -> Document:
