@@ -171,7 +171,6 @@ _ACTIONS = (
     | cts()
     | st.just(a.CtClear())
     | st.just(a.PopVlan())
-    | st.builds(a.Copy, st.integers(0, 0xFFFF), st.integers(1, 0xFFFF), st.integers(1, 0xFFFF))
 )
 
 

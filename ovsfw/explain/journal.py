@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import queue
 import sys
 import threading
 import time
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import TextIO
 
 from ovsfw.compiler.recording import COPIED_BYTES, LOG_BURST, LOG_METERS, LOG_RATE, LOGGER
 from ovsfw.errors import ConfigError
@@ -42,7 +43,7 @@ class Lines:
         self._lost = self._told = 0
         self._is_failing = False
         try:
-            self._file: TextIO | None = self._open()
+            self._file: FileIO | None = self._open()
         except OSError as error:
             raise ConfigError(f"--log-decisions: cannot write to {name}: {error.strerror}") from None
         self._thread = threading.Thread(target=self._write_all, name="decisions", daemon=True)
@@ -65,10 +66,11 @@ class Lines:
             self._waiting.put_nowait(None)
         self._thread.join(_LAST_LINES)
 
-    def _open(self) -> TextIO:
+    def _open(self) -> FileIO:
+        """Without a buffer, whose lock could hold up the end of the program."""
         if self._name == STANDARD_OUTPUT:
-            return sys.stdout
-        return Path(self._name).open("a", encoding="utf-8")
+            return FileIO(os.dup(sys.stdout.fileno()), "w")
+        return FileIO(self._name, "a")
 
     def _write_all(self) -> None:
         while (line := self._waiting.get()) is not None:
@@ -79,7 +81,7 @@ class Lines:
         try:
             self._write(line)
             self._is_failing = False
-        except (OSError, ValueError) as error:
+        except OSError as error:
             self._fail(error)
 
     def _write(self, line: str) -> None:
@@ -89,12 +91,11 @@ class Lines:
             self._file = self._open()
         lost = self._lost
         if lost > self._told:
-            self._file.write(json.dumps({"time": timestamp(time.time()), "lost": lost - self._told}) + "\n")
+            _write_line(self._file, json.dumps({"time": timestamp(time.time()), "lost": lost - self._told}))
             self._told = lost
-        self._file.write(f"{line}\n")
-        self._file.flush()
+        _write_line(self._file, line)
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: OSError) -> None:
         """Say so once."""
         self._lost += 1
         if not self._is_failing:
@@ -103,10 +104,20 @@ class Lines:
         self._shut()
 
     def _shut(self) -> None:
-        if self._file is not None and self._file is not sys.stdout:
+        if self._file is not None:
             with suppress(OSError):
                 self._file.close()
         self._file = None
+
+
+def _write_line(file: FileIO, line: str) -> None:
+    """All of it.  Raises OSError."""
+    data = f"{line}\n".encode()
+    while data:
+        written = file.write(data)
+        if not written:
+            raise BlockingIOError("it takes no more")
+        data = data[written:]
 
 
 class Journal:

@@ -16,8 +16,9 @@ from scapy.packet import Packet
 
 from ovsfw.cli import main
 from ovsfw.compiler.pipeline import INGRESS_VERDICT
-from ovsfw.compiler.recording import LOG_BURST, LOG_METERS, LOG_RATE, LOGGER
+from ovsfw.compiler.recording import LOG_ACCEPTED, LOG_BURST, LOG_METERS, LOG_RATE, LOGGER
 from ovsfw.lab.vswitch import PrivateSwitch
+from ovsfw.openflow.text import format_actions
 from tests.dummy import DummySwitch
 from tests.running import Process, running, until
 
@@ -187,7 +188,7 @@ def test_the_file_is_opened_again(host: Host) -> None:
 
 def test_without_the_option_nothing_is_logged_and_the_daemon_says_so(host: Host) -> None:
     ovs = host.switch.switch
-    assert f"id={LOGGER}" in ovs.ofctl("dump-flows", "br-int")
+    assert format_actions((LOG_ACCEPTED,)) in ovs.ofctl("dump-flows", "br-int")
     host.daemon.end()
     with running(ovs, host.policy) as daemon:
         daemon.logged("the policy says `log`, and nothing is logged; start the daemon with --log-decisions")

@@ -19,8 +19,9 @@ from ovsfw.compiler.recording import LOG_ACCEPTED, LOG_DROPPED, is_drop, is_logg
 from ovsfw.errors import ConfigError, PolicyError
 from ovsfw.explain.decisions import decision
 from ovsfw.explain.journal import WAITING, Lines
-from ovsfw.openflow.action import Copy
+from ovsfw.openflow.action import Copy, decode_actions, encode_actions
 from ovsfw.openflow.packet_in import PacketIn
+from ovsfw.openflow.text import FlowTextError, format_actions, parse_flow
 from ovsfw.policy.decisions import logs_anything
 from ovsfw.policy.document import parse
 from ovsfw.policy.model import Log, Policy
@@ -135,6 +136,14 @@ def test_what_is_not_known_is_left_out() -> None:
     assert for_many is not None
     assert "port" not in for_many
     assert decision(identity, gone._replace(cookie=5), 0.0) is None
+
+
+def test_a_copy_is_read_as_it_was_written() -> None:
+    for copy in (LOG_ACCEPTED, Copy(0, 1, 0xFFFF)):
+        assert decode_actions(encode_actions((copy,))) == (copy,)
+        assert parse_flow(f"table=3,priority=4 actions={format_actions((copy,))}").actions == (copy,)
+    with pytest.raises(FlowTextError, match="max_len, id and meter_id are needed"):
+        parse_flow("table=3,priority=4 actions=controller(id=5)")
 
 
 # --- The thread that writes -------------------------------------------------------------------------------------------

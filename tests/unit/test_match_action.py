@@ -43,8 +43,6 @@ def test_actions_read_back(actions: tuple[a.Action, ...]) -> None:
 @unhurried
 @given(action_lists)
 def test_the_codec_finds_the_same_number_of_actions(actions: tuple[a.Action, ...]) -> None:
-    # It fails on the meter of a copy.
-    actions = tuple(action for action in actions if not isinstance(action, a.Copy))
     data = a.encode_actions(actions)
     if actions:
         assert len(parser.OFPInstruction.parser(data, 0).actions) == len(actions)
