@@ -21,7 +21,7 @@ DENIES, REJECTS = policy(rule(1)), policy(rule(1, Action.REJECT))
 @pytest.mark.parametrize(("records", "answers"), list(product((False, True), repeat=2)))
 def test_what_sends_copies_drops_as_before(*, records: bool, answers: bool) -> None:
     plain = compile_policy(REJECTS, assume(REJECTS)).flows
-    flows = compile_policy(REJECTS, assume(REJECTS), records_drops=records, answers=answers).flows
+    flows = Compiler(records_drops=records).compile(REJECTS, assume(REJECTS), answers=answers).flows
     assert [flow.key for flow in plain.flows() if not flow.instructions] == [
         flow.key for flow in flows.flows() if is_drop(flow.instructions)
     ]
@@ -36,7 +36,7 @@ def test_what_sends_copies_drops_as_before(*, records: bool, answers: bool) -> N
 
 def test_only_where_something_is_rejected() -> None:
     def flows(*, answers: bool) -> FlowSet:
-        return compile_policy(DENIES, assume(DENIES), answers=answers).flows
+        return Compiler().compile(DENIES, assume(DENIES), answers=answers).flows
 
     assert not diff(flows(answers=False), flows(answers=True))
 
