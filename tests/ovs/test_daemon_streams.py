@@ -140,7 +140,7 @@ def test_another_version_of_the_pipeline(lab: Lab, policy: Path) -> None:
     """All flows are written anew, in one atomic bundle, and back."""
     with running(lab.switch, policy) as daemon:
         total = daemon.in_sync()["flows"]["total"]
-    newer = "from ovsfw.compiler import pipeline\npipeline.VERSION += 1"
+    newer = "from ovsfw.compiler import reasons\nreasons.VERSION += 1"
     # The cookie of the hook's flow is made while the package is imported, before `newer` can say another version.
     with streams(lab) as found:
         with running(lab.switch, policy, before=newer) as daemon:
