@@ -25,6 +25,7 @@ from ovsfw.openflow.text import FlowTextError, format_actions, parse_flow
 from ovsfw.policy.decisions import logs_anything
 from ovsfw.policy.document import parse
 from ovsfw.policy.model import Log, Policy
+from ovsfw.policy.writing import as_document
 from tests.running import until
 from tests.strategies import bindings_for, policies
 
@@ -117,6 +118,11 @@ def test_of_rules_that_say_the_same_one_that_logs_is_enough() -> None:
     for rules in (f"{one}, {other}", f"{other}, {one}"):
         (rule,) = parse(f"security_groups: [{{id: g, rules: [{rules}]}}]", "t").security_groups["g"].rules
         assert rule.log is Log.ALL
+
+
+def test_a_log_survives_being_written() -> None:
+    policy = parse(POLICY, "t")
+    assert parse(json.dumps(as_document(policy)), "t") == policy
 
 
 def test_what_is_not_known_is_left_out() -> None:
