@@ -13,7 +13,8 @@ from typing import Any, get_args, get_origin
 from pydantic import AliasChoices, PlainValidator
 
 from ovsfw.policy import schema
-from ovsfw.policy.model import Action, Direction, Position
+from ovsfw.policy.model import Action, Direction, Log, Position
+from ovsfw.policy.suppressions import SuppressionShape
 
 Json = dict[str, Any]
 _TEXT: Json = {"type": "string", "maxLength": schema.MAX_TEXT}
@@ -32,6 +33,9 @@ _VALUES: dict[str, Json] = {
     "_own_address": {"type": "string", "pattern": "^[0-9A-Fa-f:.]{1,45}$"},
     "_direction": {"enum": [each.value for each in Direction]},
     "_action": {"enum": [each.value for each in Action]},
+    "_reason": {"type": "string", "pattern": "\\S"},
+    "date": {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"},
+    "_log": {"enum": [each.value for each in Log]},
     "_position": {"enum": [each.value for each in Position]},
     "_ethertype": {"type": "string", "pattern": "^[Ii][Pp][Vv][46]$"},
     "_protocol": {"type": ["string", "integer"]},
@@ -46,6 +50,7 @@ _LISTS: Mapping[tuple[type[schema.Shape], str], type[schema.Shape]] = {
     (schema.DocumentShape, "ports"): schema.PortShape,
     (schema.DocumentShape, "networks"): schema.NetworkShape,
     (schema.DocumentShape, "assertions"): schema.AssertionShape,
+    (schema.DocumentShape, "audit_suppressions"): SuppressionShape,
 }
 
 

@@ -29,7 +29,7 @@ from ovsfw.policy.model import (
 from ovsfw.policy.schema import DocumentShape
 from ovsfw.policy.writing import as_document
 from ovsfw.store.rows import RULES, TABLES, Key, difference, document_of, rows_of
-from tests.strategies import policies, rules
+from tests.strategies import LOGS, policies, rules
 
 some = settings(
     max_examples=int(os.environ.get("OVSFW_EXAMPLES", "40")),
@@ -49,8 +49,8 @@ def whole_policies(draw: st.DrawFn, max_ports: int = 5) -> Policy:
             position=draw(st.sampled_from(Position)),
             applies_to=draw(st.none() | st.lists(st.sampled_from(groups), unique=True, max_size=2).map(tuple)),
             rules=tuple(
-                replace(draw(rules(f"{name}/{index}", groups, sets)), action=draw(st.sampled_from(Action)))
-                for index in range(draw(st.integers(0, 3)))
+                replace(draw(rules(f"{name}/{index}", groups, sets)), action=action, log=draw(LOGS[action]))
+                for index, action in enumerate(draw(st.lists(st.sampled_from(Action), max_size=3)))
             ),
         )
         for name in draw(st.lists(st.sampled_from(["one", "two", "three"]), unique=True, max_size=3))
