@@ -253,7 +253,8 @@ def _forward() -> Iterator[Flow]:
     yield _flow(p.FORWARD, Priority.MISS, (), (to(p.LEAVE),), Reason.LEAVE)
 
 
-_ONE_WAY = m.ct_state("+trk-rpl")
+# Not errors (+rel): what is committed with one is written into the connection that it is about.
+_ONE_WAY = m.ct_state("+trk-rpl-rel")
 # What a side writes into a connection that its rules accepted.
 _EGRESS_ACCEPTS = (
     Load(Place(m.CT_MARK, p.EGRESS_OK.bit_length() - 1, 1), 1),

@@ -251,8 +251,10 @@ def test_a_blocked_connection_passes_in_no_direction(switch: DummySwitch) -> Non
     assert switch.send(2, answer).keys() == {1}
     block = f"table=0,priority=40000,in_port=1,udp,actions=ct(commit,zone={p.UNTAGGED},exec(load:1->NXM_NX_CT_MARK[0]))"
     switch.switch.ofctl("add-flow", BRIDGE, block)
+    switch.call("revalidator/purge")
     switch.send(1, question)
     switch.switch.ofctl("del-flows", BRIDGE, "--strict", block.split(",actions", maxsplit=1)[0])
+    switch.call("revalidator/purge")
     assert switch.send(1, question) == {}
     assert switch.send(2, answer) == {}
 

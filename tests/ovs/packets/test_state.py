@@ -26,7 +26,7 @@ from ovsfw.compiler.pipeline import (
     UNTAGGED,
     Reason,
 )
-from tests.ovs.packets.bench import Bench, Json, egress, ingress, policy_of, vm
+from tests.ovs.packets.bench import Bench, Json, egress, ingress, mac, policy_of, vm
 from tests.ovs.packets.frames import (
     address_of,
     arp,
@@ -200,6 +200,21 @@ def test_related_errors_from_a_router(served: Bench, version: int, name: str) ->
     early.stopped(by=(Reason.INVALID, Reason.DENIED))
     served.sends("vm1", question).reaches("uplink")
     served.sends("uplink", error(version, name, "outside", "vm1", question, src=router)).reaches("vm1")
+
+
+def test_an_error_that_a_rule_accepts_opens_no_connection(bench: Bench, family: int) -> None:
+    """vm1 accepts ICMP from all.  An error about somebody else's connection makes that none of vm1's."""
+    bench.enforce(vm(1, "pinged"), vm(2, "web"), pinged=[ingress(family, "icmp")], web=[ingress(family, "tcp", 80)])
+    question, answer = tcp(family, "outside", "vm2", dport=80), tcp(family, "vm2", "outside", flags="SA", **BACK)
+    bench.sends("uplink", question).reaches("vm2")
+    bench.sends("vm2", answer).reaches("uplink")
+    lie = error(family, "port-unreachable", "outside", "vm2", answer)
+    lie.dst = mac(1)
+    bench.sends("uplink", lie)
+    assert [entry.sides for entry in bench.connections()] == [(0, 2)]
+    more = tcp(family, "outside", "vm2", dport=80, flags="A")
+    more.dst = mac(1)
+    bench.sends("uplink", more).stopped(by=(Reason.DENIED, Reason.INVALID))
 
 
 def test_an_error_about_a_denied_packet(served: Bench, family: int) -> None:
