@@ -80,7 +80,7 @@ MUTATIONS = (
     Mutation("ingress is not judged", "networks", "load(p.INGRESS_RULE, 0), to(p.INGRESS)",
              "load(p.INGRESS_RULE, p.HINT_BIT), to(p.INGRESS)"),
     Mutation("the last group alone is asked", "tiers", "groups[name] for name in sorted(names))",
-             "groups[name] for name in sorted(names)[-1:])"),
+             "groups[name] for name in sorted(names)[-1:])", RULES),
     Mutation("unknown ports may send", "endpoints", "(m.IN_PORT(binding.ofport),), (), why",
              "(m.IN_PORT(binding.ofport),), (to(p.FORWARD),), why", UNKNOWN),
     Mutation("broadcast reaches every class", "networks", "match = (p.CLASS(leader), ACCEPTED[p.INGRESS_RULE])",
