@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 
 import pytest
 
@@ -12,9 +13,14 @@ from ovsfw.compiler.pipeline import Reason, read_cookie
 from ovsfw.compiler.recording import DROPS, is_answering, is_drop, is_recording
 from ovsfw.openflow.diff import diff
 from ovsfw.openflow.flow import FlowSet
+from ovsfw.policy.document import parse
 from ovsfw.policy.model import Action
 from tests.unit.test_compiled_tiers import policy, rule
 
+GOLDEN = Path(__file__).parent.parent / "golden"
+# Not in DROPS: these stand where a call ends that has nothing more to say (a broadcast that no endpoint may get is a
+# list of nobody), and MISS in the gates too, where fragments end that are not whole.
+NOT_RECORDED = {Reason.MISS, Reason.SPOKEN, Reason.FLOOD}
 DENIES, REJECTS = policy(rule(1)), policy(rule(1, Action.REJECT))
 
 
@@ -46,3 +52,17 @@ def test_a_first_reject_compiles_one_frame_again() -> None:
     before = compiler.compile(REJECTS, bindings, answers=False).flows.parts
     after = compiler.compile(REJECTS, bindings, answers=True).flows.parts
     assert {name for name, part in after.items() if before[name] is not part} == {"standing"}
+
+
+def test_every_reason_to_drop_is_recorded() -> None:
+    drops: set[Reason] = set()
+    others: set[Reason] = set()
+    for document in sorted(GOLDEN.glob("*.policy.yaml")):
+        known = parse(document.read_text(), document.name)
+        for flow in compile_policy(known, assume(known)).flows.flows():
+            why = read_cookie(flow.cookie)
+            assert why is not None
+            (others if flow.instructions else drops).add(why[0])
+    assert drops - DROPS == NOT_RECORDED
+    assert not others & DROPS
+    assert DROPS - drops <= {Reason.UPLINK_TAGGED, Reason.UNTRUSTED}
