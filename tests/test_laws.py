@@ -388,10 +388,13 @@ def test_every_flow_names_its_rule_or_reason(hook: Hook, situation: tuple[Policy
             assert speaks_for(entry, hints[hint])
         elif reason in ABOUT_PORTS:
             assert hint in ofports
+        elif reason in ABOUT_NETWORKS:
+            assert hint in {bound.vlan or p.UNTAGGED for bound in bindings.endpoints}
         else:
-            assert reason in {Reason.GROUPS, Reason.TIER, Reason.MEMBER, Reason.FLOOD}
+            assert reason in {Reason.GROUPS, Reason.TIER, Reason.MEMBER}
 
 
+ABOUT_NETWORKS = {Reason.FLOOD, Reason.TRUSTED, Reason.UNTRUSTED}
 ABOUT_PORTS = {
     Reason.CLASSIFY,
     Reason.SOURCE,
