@@ -327,6 +327,8 @@ def test_a_policy_that_rejects_nothing_needs_no_meter(switch: DummySwitch, polic
         assert "meter=" not in switch.switch.ofctl("dump-meters", "br-int")
         write(policy, document())
         daemon.ask("reload")
+        # A probe that the policy before still accepts would be of a live connection, of which nobody is told.
+        until(lambda: "controller(" in switch.switch.ofctl("dump-flows", "br-int"), "it is not rejected")
         Host(switch, daemon, policy).answers(1)
         assert switch.switch.ofctl("dump-meters", "br-int").count("meter=") == 1
 
