@@ -94,33 +94,23 @@ async def _loop(switch: PrivateSwitch, times: int) -> AsyncIterator[Row]:
         await seen.connect(switch.db)
         await _until(lambda: sync.record.steps > 0)
         took = [await _plugged(switch, sync, seen, name) for name in rest]
-        median = statistics.median(took)
-        yield Row(
-            "large: a port is plugged: from OVSDB row to commit reply",
-            "<= 20 ms",
-            milliseconds(median),
-            median <= LATEST_PLUG,
-        )
+        yield _row("large: a port is plugged: from OVSDB row to commit reply", "<= 20 ms", took, LATEST_PLUG)
         took = [await _repaired(switch, sync) for _ in range(times)]
-        median = statistics.median(took)
-        yield Row(
-            "somebody deletes 500 of our flows: from the start of ovs-ofctl until they are back",
-            "<= 100 ms",
-            milliseconds(median),
-            median <= LATEST_REPAIR,
-        )
+        what = "somebody deletes 500 of our flows: from the start of ovs-ofctl until they are back"
+        yield _row(what, "<= 100 ms", took, LATEST_REPAIR)
         took = [await _restarted(switch, sync) for _ in range(times)]
-        median = statistics.median(took)
-        yield Row(
-            f"ovs-vswitchd is killed and started again: until {len(sync.reconciler.flows):,} flows are back",
-            "<= 2 s",
-            milliseconds(median),
-            median <= LATEST_RETURN,
-        )
+        what = f"ovs-vswitchd is killed and started again: until {len(sync.reconciler.flows):,} flows are back"
+        yield _row(what, "<= 2 s", took, LATEST_RETURN)
     finally:
         seen.close()
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+def _row(what: str, target: str, took: list[float], latest: float) -> Row:
+    """The median of some times, all in seconds."""
+    median = statistics.median(took)
+    return Row(what, target, milliseconds(median), median <= latest)
 
 
 async def _plugged(switch: PrivateSwitch, sync: Sync, seen: Ovsdb, name: str) -> float:
