@@ -20,7 +20,8 @@ from ovsfw.compiler.bindings import Bindings
 from ovsfw.compiler.endpoints import network_of
 from ovsfw.compiler.identity import part
 from ovsfw.openflow.tracked import Tracked
-from ovsfw.policy.model import Family, Policy, Port, Prefix
+from ovsfw.policy.addresses import Family, Prefix
+from ovsfw.policy.model import Policy, Port
 from ovsfw.policy.verdict import ICMP, ICMPV6, Connection, Verdict, owns, verdict
 
 # From here on source ports are those of clients, which only rules with source ports look at.

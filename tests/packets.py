@@ -9,7 +9,7 @@ from scapy.layers.sctp import SCTP, SCTPChunkInit, SCTPChunkInitAck
 from scapy.packet import Packet, Raw
 
 from ovsfw.policy import verdict as v
-from ovsfw.policy.model import Family, format_mac
+from ovsfw.policy.addresses import Family, format_mac
 from ovsfw.policy.verdict import Connection
 
 ECHO_REPLIES = (0, 129)

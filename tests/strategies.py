@@ -8,19 +8,18 @@ from hypothesis import strategies as st
 
 from ovsfw.compiler import Binding, Bindings
 from ovsfw.compiler.bindings import Uplink
+from ovsfw.policy.addresses import Family, Prefix
 from ovsfw.policy.model import (
     Action,
     AddressGroup,
     Claim,
     Direction,
-    Family,
     Log,
     Network,
     Policy,
     Port,
     PortRange,
     Position,
-    Prefix,
     Remote,
     RemoteAddressGroup,
     RemoteGroup,

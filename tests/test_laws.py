@@ -27,15 +27,14 @@ from ovsfw.openflow import match as m
 from ovsfw.openflow.action import NORMAL, Conjunction, Ct, Load, Output, Resubmit, decode_actions, whole
 from ovsfw.openflow.diff import diff
 from ovsfw.openflow.flow import Flow, FlowSet, flow
+from ovsfw.policy.addresses import Family, Prefix
 from ovsfw.policy.model import (
     MAX_GROUPS,
     AddressGroup,
     Claim,
     Direction,
-    Family,
     Policy,
     Port,
-    Prefix,
     RemoteAddressGroup,
     RemoteGroup,
     Rule,

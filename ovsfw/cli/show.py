@@ -17,7 +17,8 @@ from ovsfw.errors import ConfigError, SwitchError
 from ovsfw.explain.question import find_end
 from ovsfw.explain.usage import Unused, Usage, dropped, is_installed, unused, usages
 from ovsfw.openflow.ages import LONGEST_IDLE, Age
-from ovsfw.policy.model import Policy, Port, format_mac
+from ovsfw.policy.addresses import format_mac
+from ovsfw.policy.model import Policy, Port
 from ovsfw.policy.wording import rule_text
 from ovsfw.switch import ages as counters
 from ovsfw.switch.rundir import management_socket

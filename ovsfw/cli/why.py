@@ -21,7 +21,8 @@ from ovsfw.explain.answer import Answer, Side, answer
 from ovsfw.explain.frame import Frame, read_frame
 from ovsfw.explain.legs import Leg, NoLegError, legs
 from ovsfw.explain.live import Passage, passage
-from ovsfw.policy.model import Family, Policy, Port
+from ovsfw.policy.addresses import Family
+from ovsfw.policy.model import Policy, Port
 from ovsfw.policy.wording import connection_text, port_text, rule_text
 from ovsfw.switch.rundir import control_socket
 from ovsfw.switch.trace import trace

@@ -13,7 +13,8 @@ from ovsfw.compiler.tiers import Course, ask
 from ovsfw.openflow import match as m
 from ovsfw.openflow.action import Action
 from ovsfw.openflow.flow import Flow
-from ovsfw.policy.model import Claim, Direction, Family, Port, Prefix, link_local
+from ovsfw.policy.addresses import Family, Prefix, link_local
+from ovsfw.policy.model import Claim, Direction, Port
 from ovsfw.policy.verdict import BROADCAST, DHCP_CLIENT, NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION
 
 ARP_REQUEST = 1

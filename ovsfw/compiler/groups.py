@@ -20,8 +20,9 @@ from ovsfw.compiler.recording import LOG_ACCEPTED, LOG_DROPPED
 from ovsfw.openflow import match as m
 from ovsfw.openflow.action import Conjunction
 from ovsfw.openflow.flow import Flow
+from ovsfw.policy.addresses import Family, Prefix
 from ovsfw.policy.decisions import is_logged
-from ovsfw.policy.model import Action, Direction, Family, Log, PortRange, Prefix, Rule, SecurityGroup
+from ovsfw.policy.model import Action, Direction, Log, PortRange, Rule, SecurityGroup
 from ovsfw.policy.verdict import ANY_PORT, SCTP, TCP, UDP, UNMATCHABLE_PORTS
 
 RULE_TABLE = {

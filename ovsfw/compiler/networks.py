@@ -23,7 +23,8 @@ from ovsfw.errors import PolicyError, Problem
 from ovsfw.openflow import match as m
 from ovsfw.openflow.action import Action, Ct, Output
 from ovsfw.openflow.flow import Flow
-from ovsfw.policy.model import Direction, format_mac
+from ovsfw.policy.addresses import format_mac
+from ovsfw.policy.model import Direction
 
 # A port is 16 bytes of a flow, a class 40.
 OUTPUTS_PER_FLOW = 3000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ovsfw.compiler import pipeline as p
 from ovsfw.openflow import match as m
 from ovsfw.openflow.action import VLAN_TCI, Load, Resubmit, whole
-from ovsfw.policy.model import Family, Prefix
+from ovsfw.policy.addresses import Family, Prefix
 from ovsfw.policy.verdict import DHCP_CLIENT, DHCP_SERVER, ICMPV6, ROUTER_ADVERTISEMENT, SCTP, TCP, UDP, Ports
 
 IP = m.ETH_TYPE(0x0800)

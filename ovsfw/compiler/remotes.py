@@ -18,13 +18,12 @@ from ovsfw.compiler.ids import remote_name
 from ovsfw.compiler.packets import IP_OF, prefix_terms
 from ovsfw.compiler.pipeline import Reason, cookie
 from ovsfw.openflow.flow import Flow, Value
+from ovsfw.policy.addresses import Family, Prefix
 from ovsfw.policy.model import (
     AddressGroup,
     Direction,
-    Family,
     Policy,
     Port,
-    Prefix,
     RemoteAddressGroup,
     RemoteGroup,
     SecurityGroup,

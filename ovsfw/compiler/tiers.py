@@ -16,7 +16,8 @@ from ovsfw.compiler.packets import IP_OF, load, to
 from ovsfw.compiler.pipeline import Priority, Reason, cookie
 from ovsfw.openflow.action import Action, Load, Place
 from ovsfw.openflow.flow import Flow
-from ovsfw.policy.model import Direction, Family, Policy, Position, Tier
+from ovsfw.policy.addresses import Family
+from ovsfw.policy.model import Direction, Policy, Position, Tier
 from ovsfw.policy.tiers import LOOKUPS_PER_GROUP, size
 
 TIERS = {Direction.EGRESS: p.EGRESS_TIERS, Direction.INGRESS: p.INGRESS_TIERS}

@@ -10,7 +10,8 @@ from ovsfw.compiler.packets import DHCP_REPLIES, GROUP_ADDRESSED, ROUTER_ADVERTI
 from ovsfw.compiler.pipeline import Priority, Reason, cookie
 from ovsfw.openflow import match as m
 from ovsfw.openflow.flow import Flow
-from ovsfw.policy.model import Family, Network, Prefix
+from ovsfw.policy.addresses import Family, Prefix
+from ovsfw.policy.model import Network
 
 Sources = tuple[Prefix, ...]
 

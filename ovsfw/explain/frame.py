@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ovsfw.policy import protocols
-from ovsfw.policy.model import Family, Prefix, format_mac
+from ovsfw.policy.addresses import Family, Prefix, format_mac
 from ovsfw.policy.verdict import ICMP, ICMPV6, TCP, Connection
 from ovsfw.policy.wording import connection_text
 

@@ -14,7 +14,8 @@ from ovsfw.compiler.packets import DESTINATION_OF, IP_OF, SOURCE_OF
 from ovsfw.explain.answer import Answer
 from ovsfw.openflow import match as m
 from ovsfw.openflow.text import format_packet
-from ovsfw.policy.model import Family, Policy, Port, Prefix
+from ovsfw.policy.addresses import Family, Prefix
+from ovsfw.policy.model import Policy, Port
 from ovsfw.policy.verdict import (
     ICMP,
     ICMPV6,

@@ -9,8 +9,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from ovsfw.explain.usage import Unused, Usage, unused
+from ovsfw.policy.addresses import Prefix
 from ovsfw.policy.finding import Finding, Severity
-from ovsfw.policy.model import Action, Direction, Policy, PortRange, Prefix, RemoteGroup, Rule
+from ovsfw.policy.model import Action, Direction, Policy, PortRange, RemoteGroup, Rule
 from ovsfw.policy.protocols import WITH_PORTS
 from ovsfw.policy.verdict import Connection
 from ovsfw.policy.wording import remote_text, service_text

@@ -11,7 +11,8 @@ from ovsfw.explain.frame import Frame, read_frame
 from ovsfw.explain.legs import Leg, NoLegError, bound, target, way_in
 from ovsfw.openflow import match as m
 from ovsfw.openflow.text import format_packet
-from ovsfw.policy.model import Direction, Policy, Port, format_mac, link_local
+from ovsfw.policy.addresses import format_mac, link_local
+from ovsfw.policy.model import Direction, Policy, Port
 from ovsfw.policy.verdict import Judgement
 
 

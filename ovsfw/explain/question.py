@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from ovsfw.errors import ConfigError
 from ovsfw.policy import protocols
-from ovsfw.policy.model import Family, Policy, Port, Prefix, format_mac, parse_mac
+from ovsfw.policy.addresses import Family, Prefix, format_mac, parse_mac
+from ovsfw.policy.model import Policy, Port
 from ovsfw.policy.verdict import ICMP, ICMPV6, Connection
 from ovsfw.policy.wording import port_text
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ovsfw.lab import frames as f
 from ovsfw.lab.scenes import SOURCE_PORT, Scene
 from ovsfw.lab.services import Service
-from ovsfw.policy.model import Family, Prefix, link_local, parse_mac
+from ovsfw.policy.addresses import Family, Prefix, link_local, parse_mac
 from ovsfw.policy.verdict import (
     BROADCAST,
     DHCP_CLIENT,

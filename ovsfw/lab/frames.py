@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 
-from ovsfw.policy.model import Family, Prefix
+from ovsfw.policy.addresses import Family, Prefix
 from ovsfw.policy.verdict import ICMPV6, TCP, UDP
 
 EVERYBODY = 0xFFFFFFFFFFFF

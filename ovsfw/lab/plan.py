@@ -21,7 +21,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ovsfw.errors import ConfigError
-from ovsfw.policy.model import Family, Policy, Port, Prefix, RemoteAddressGroup, format_mac
+from ovsfw.policy.addresses import Family, Prefix, format_mac
+from ovsfw.policy.model import Policy, Port, RemoteAddressGroup
 
 SUBNET_BITS = {Family.IPV4: 24, Family.IPV6: 64}
 OUTSIDE = "outside"

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from ovsfw.lab.plan import Machine, Party, Plan
 from ovsfw.lab.services import Probe, Service, expect, probes, services
-from ovsfw.policy.model import Family, Policy, Prefix, parse_mac
+from ovsfw.policy.addresses import Family, Prefix, parse_mac
+from ovsfw.policy.model import Policy
 from ovsfw.policy.verdict import TCP, UDP
 
 SOURCE_PORT = 19999  # below what the agents use

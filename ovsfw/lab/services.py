@@ -12,7 +12,8 @@ from itertools import permutations
 from typing import NamedTuple
 
 from ovsfw.lab.plan import Party, Plan
-from ovsfw.policy.model import Family, Policy, PortRange, Prefix, Rule
+from ovsfw.policy.addresses import Family, Prefix
+from ovsfw.policy.model import Policy, PortRange, Rule
 from ovsfw.policy.verdict import ANY_PORT, ICMP, ICMPV6, TCP, UDP, Connection, Verdict, verdict
 
 _NAMES = {TCP: "tcp", UDP: "udp", ICMP: "icmp"}

@@ -12,7 +12,8 @@ from typing import Any
 
 from ovsfw.neutron import translate
 from ovsfw.neutron.translate import Group, Json, trusted_port
-from ovsfw.policy.model import Policy, Port, Prefix
+from ovsfw.policy.addresses import Prefix
+from ovsfw.policy.model import Policy, Port
 from ovsfw.sources.source import SourceState
 
 logger = logging.getLogger(__name__)

@@ -13,21 +13,19 @@ from functools import lru_cache
 from typing import Any
 
 from ovsfw.policy import protocols
+from ovsfw.policy.addresses import Family, Prefix, parse_mac
 from ovsfw.policy.model import (
     AddressGroup,
     Claim,
     Direction,
-    Family,
     Policy,
     Port,
     PortRange,
-    Prefix,
     Remote,
     RemoteAddressGroup,
     RemoteGroup,
     Rule,
     SecurityGroup,
-    parse_mac,
 )
 from ovsfw.policy.rules import content_id
 from ovsfw.policy.verdict import ANY_PORT, ICMP, ICMPV6

@@ -5,21 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
+from ovsfw.policy.addresses import LINK_LOCAL, Prefix, format_mac
 from ovsfw.policy.assertion_reader import AssertionReader, Located
-from ovsfw.policy.model import (
-    LINK_LOCAL,
-    MAX_GROUPS,
-    AddressGroup,
-    Claim,
-    Network,
-    Policy,
-    Port,
-    Prefix,
-    Rule,
-    SecurityGroup,
-    Tier,
-    format_mac,
-)
+from ovsfw.policy.model import MAX_GROUPS, AddressGroup, Claim, Network, Policy, Port, Rule, SecurityGroup, Tier
 from ovsfw.policy.names import Names
 from ovsfw.policy.places import Path, format_path, show
 from ovsfw.policy.report import Report
@@ -31,12 +19,12 @@ from ovsfw.policy.schema import (
     PortShape,
     SecurityGroupShape,
     TierShape,
-    identifier,
     read,
 )
 from ovsfw.policy.selectors import SelectorReader
 from ovsfw.policy.suppressions import COLLECTION, Suppression, read_suppression
 from ovsfw.policy.tiers import too_long
+from ovsfw.policy.values import identifier
 
 _Object = TypeVar("_Object", Port, SecurityGroup, AddressGroup)
 _Token = int | Prefix  # what only one port of a network may have: a MAC, an address

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from ovsfw.policy.addresses import Family
 from ovsfw.policy.assertions import Assertion, Selector
-from ovsfw.policy.model import Family
 from ovsfw.policy.places import Path, format_path, show
 from ovsfw.policy.report import Report
 from ovsfw.policy.schema import AssertionShape, read

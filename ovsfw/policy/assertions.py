@@ -12,17 +12,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ovsfw.policy import services
-from ovsfw.policy.model import (
-    Direction,
-    Family,
-    Policy,
-    Port,
-    Prefix,
-    RemoteAddressGroup,
-    RemoteGroup,
-    link_local,
-    member_addresses,
-)
+from ovsfw.policy.addresses import Family, Prefix, link_local
+from ovsfw.policy.model import Direction, Policy, Port, RemoteAddressGroup, RemoteGroup, member_addresses
 from ovsfw.policy.reach import Asked, Membership, Reach, Spot, familiar, is_familiar, spans_of, whole
 from ovsfw.policy.spans import Spans, difference, intersection, union
 from ovsfw.policy.verdict import Connection, Judgement, Verdict, verdict

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ovsfw.policy import services
+from ovsfw.policy.addresses import Prefix
 from ovsfw.policy.finding import Finding, Severity
 from ovsfw.policy.model import (
     Action,
@@ -15,7 +16,6 @@ from ovsfw.policy.model import (
     Direction,
     Policy,
     Port,
-    Prefix,
     RemoteAddressGroup,
     RemoteGroup,
     Rule,

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-from ovsfw.policy.model import Action, Direction, Family, Policy, RemoteAddressGroup, RemoteGroup, Rule
+from ovsfw.policy.addresses import Family
+from ovsfw.policy.model import Action, Direction, Policy, RemoteAddressGroup, RemoteGroup, Rule
 from ovsfw.policy.wording import remote_text, service_text
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 
-from ovsfw.policy.model import Family
+from ovsfw.policy.addresses import Family
 from ovsfw.policy.verdict import ICMP, ICMPV6, MATCHABLE_PORTS, UNMATCHABLE_PORTS
 
 NUMBERS = {

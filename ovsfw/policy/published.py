@@ -15,9 +15,10 @@ from pydantic import AliasChoices, PlainValidator
 from ovsfw.policy import schema
 from ovsfw.policy.model import Action, Direction, Log, Position
 from ovsfw.policy.suppressions import SuppressionShape
+from ovsfw.policy.values import MAX_TEXT
 
 Json = dict[str, Any]
-_TEXT: Json = {"type": "string", "maxLength": schema.MAX_TEXT}
+_TEXT: Json = {"type": "string", "maxLength": MAX_TEXT}
 _NUMBER: Json = {"anyOf": [{"type": "integer"}, {"type": "string", "pattern": "^[0-9]+$"}]}
 _ADDRESS: Json = {"type": "string", "pattern": "^[0-9A-Fa-f:.]{1,45}(/[0-9]{1,3})?$"}
 # By the name of the function that reads a value.

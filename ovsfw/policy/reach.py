@@ -15,17 +15,8 @@ from itertools import chain
 from typing import NamedTuple
 
 from ovsfw.policy import services
-from ovsfw.policy.model import (
-    Direction,
-    Family,
-    Policy,
-    Port,
-    Prefix,
-    RemoteAddressGroup,
-    RemoteGroup,
-    Rule,
-    member_addresses,
-)
+from ovsfw.policy.addresses import Family, Prefix
+from ovsfw.policy.model import Direction, Policy, Port, RemoteAddressGroup, RemoteGroup, Rule, member_addresses
 from ovsfw.policy.spans import Span, Spans, cut, intersection, union
 from ovsfw.policy.verdict import verdict
 

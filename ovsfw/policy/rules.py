@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ovsfw.policy import protocols
+from ovsfw.policy.addresses import Family, Prefix
 from ovsfw.policy.decisions import unloggable
-from ovsfw.policy.model import Direction, Family, PortRange, Prefix, Remote, RemoteAddressGroup, RemoteGroup, Rule
+from ovsfw.policy.model import Direction, PortRange, Remote, RemoteAddressGroup, RemoteGroup, Rule
 from ovsfw.policy.names import Names
 from ovsfw.policy.places import Path, format_path, show
 from ovsfw.policy.report import Report

@@ -6,8 +6,9 @@ import difflib
 import re
 
 from ovsfw.policy import services
+from ovsfw.policy.addresses import Family, Prefix
 from ovsfw.policy.assertions import OnePort, Selector, Whoever
-from ovsfw.policy.model import Family, Prefix, RemoteAddressGroup, RemoteGroup
+from ovsfw.policy.model import RemoteAddressGroup, RemoteGroup
 from ovsfw.policy.names import Names
 from ovsfw.policy.places import Path, show
 from ovsfw.policy.report import Report

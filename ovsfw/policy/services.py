@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ovsfw.policy import protocols
-from ovsfw.policy.model import Family, Prefix, Rule
+from ovsfw.policy.addresses import Family, Prefix
+from ovsfw.policy.model import Rule
 from ovsfw.policy.spans import Spans, contains, cut, intersection, union
 from ovsfw.policy.verdict import (
     ANY_PORT,

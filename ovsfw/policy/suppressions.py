@@ -15,7 +15,8 @@ from pydantic import PlainValidator
 from ovsfw.policy.finding import Finding, Severity
 from ovsfw.policy.places import Path, show
 from ovsfw.policy.report import Report
-from ovsfw.policy.schema import Identifier, Shape, read
+from ovsfw.policy.schema import Shape, read
+from ovsfw.policy.values import Identifier
 
 COLLECTION = "audit_suppressions"
 

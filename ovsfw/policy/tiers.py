@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import product
 
-from ovsfw.policy.model import Action, Direction, Family, Policy, Port, Tier
+from ovsfw.policy.addresses import Family
+from ovsfw.policy.model import Action, Direction, Policy, Port, Tier
 
 # Open vSwitch gives up on a packet after 4,096 lookups (MAX_RESUBMITS), which both sides of a connection, or the sender
 # and the receivers of a broadcast, may have to share.  A tier and each of its rules is one, a group is two.

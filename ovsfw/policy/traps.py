@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ovsfw.policy import services
+from ovsfw.policy.addresses import Family, Prefix
 from ovsfw.policy.finding import Finding, Severity
-from ovsfw.policy.model import Direction, Family, Policy, Prefix, RemoteAddressGroup, Rule, SecurityGroup
+from ovsfw.policy.model import Direction, Policy, RemoteAddressGroup, Rule, SecurityGroup
 from ovsfw.policy.protocols import WITH_PORTS
 from ovsfw.policy.reach import addresses_of
 from ovsfw.policy.spans import difference, union

@@ -10,21 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from ovsfw.policy.model import (
-    Action,
-    Direction,
-    Family,
-    Network,
-    Policy,
-    Port,
-    PortRange,
-    Position,
-    Prefix,
-    Remote,
-    Rule,
-    Tier,
-    link_local,
-)
+from ovsfw.policy.addresses import Family, Prefix, link_local
+from ovsfw.policy.model import Action, Direction, Network, Policy, Port, PortRange, Position, Remote, Rule, Tier
 
 ICMP, TCP, UDP, DCCP, ICMPV6, SCTP, UDPLITE = 1, 6, 17, 33, 58, 132, 136
 # Protocols whose ports Open vSwitch can match (ovs-fields(7)), and those whose ports it cannot.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ovsfw.policy import protocols
-from ovsfw.policy.model import Direction, Family, Policy, Port, PortRange, RemoteAddressGroup, RemoteGroup, Rule
+from ovsfw.policy.addresses import Family
+from ovsfw.policy.model import Direction, Policy, Port, PortRange, RemoteAddressGroup, RemoteGroup, Rule
 from ovsfw.policy.verdict import ANY_PORT, ICMP, ICMPV6, Connection
 
 _ICMP = frozenset({ICMP, ICMPV6})

@@ -10,6 +10,7 @@ from typing import Any
 
 from ovsfw.errors import PolicyError, Problem
 from ovsfw.policy import protocols
+from ovsfw.policy.addresses import Prefix, format_mac
 from ovsfw.policy.model import (
     AddressGroup,
     Claim,
@@ -18,13 +19,11 @@ from ovsfw.policy.model import (
     Policy,
     Port,
     Position,
-    Prefix,
     RemoteAddressGroup,
     RemoteGroup,
     Rule,
     SecurityGroup,
     Tier,
-    format_mac,
 )
 
 Document = dict[str, Any]

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 from ovsfw.compiler import Binding, Bindings
 from ovsfw.lab.vswitch import PrivateSwitch
-from ovsfw.policy.model import Direction, Family, Policy, Port, PortRange, Prefix, Rule
+from ovsfw.policy.addresses import Family, Prefix
+from ovsfw.policy.model import Direction, Policy, Port, PortRange, Rule
 from ovsfw.reconciler import Reconciler
 from tests.benchmarks.world import Row, bindings, bridge, milliseconds, policy
 

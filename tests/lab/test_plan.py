@@ -8,8 +8,8 @@ from ovsfw.errors import ConfigError
 from ovsfw.lab.admissions import Hints, Tuple, parse_admissions
 from ovsfw.lab.plan import make_plan
 from ovsfw.lab.services import expect, services
+from ovsfw.policy.addresses import Prefix
 from ovsfw.policy.document import parse
-from ovsfw.policy.model import Prefix
 from ovsfw.policy.verdict import TCP, UDP, Connection
 
 

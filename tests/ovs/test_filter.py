@@ -14,7 +14,8 @@ from ovsfw.compiler import Binding, Bindings, compile_policy
 from ovsfw.compiler.bindings import Uplink, VlanMode
 from ovsfw.compiler.ids import rule_hints
 from ovsfw.lab.vswitch import PrivateSwitch
-from ovsfw.policy.model import Claim, Direction, Family, Policy, Port, PortRange, Rule, SecurityGroup, format_mac
+from ovsfw.policy.addresses import Family, format_mac
+from ovsfw.policy.model import Claim, Direction, Policy, Port, PortRange, Rule, SecurityGroup
 from tests.dummy import DummySwitch
 from tests.strategies import address, mac
 

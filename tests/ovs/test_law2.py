@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from ovsfw.compiler import NEUTRON, STANDALONE, Bindings, Hook, compile_policy
 from ovsfw.lab.vswitch import PrivateSwitch
-from ovsfw.policy.model import Policy, Prefix
+from ovsfw.policy.addresses import Prefix
+from ovsfw.policy.model import Policy
 from ovsfw.policy.verdict import DHCP_SERVER, ROUTER_ADVERTISEMENT, UDP, Connection, owns, verdict
 from tests import strategies
 from tests.dummy import BRIDGE, DummySwitch

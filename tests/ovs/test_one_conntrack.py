@@ -20,18 +20,8 @@ from ovsfw.compiler import pipeline as p
 from ovsfw.compiler.bindings import Uplink
 from ovsfw.compiler.ids import rule_hints
 from ovsfw.lab.vswitch import PrivateSwitch
-from ovsfw.policy.model import (
-    Claim,
-    Direction,
-    Family,
-    Policy,
-    Port,
-    PortRange,
-    Prefix,
-    Rule,
-    SecurityGroup,
-    format_mac,
-)
+from ovsfw.policy.addresses import Family, Prefix, format_mac
+from ovsfw.policy.model import Claim, Direction, Policy, Port, PortRange, Rule, SecurityGroup
 from ovsfw.policy.verdict import UDP, Connection, verdict
 from tests.dummy import BRIDGE, DummySwitch
 from tests.packets import ROUTER, packet

@@ -15,7 +15,8 @@ from ovsfw.explain.usage import Unused, Usage, unused
 from ovsfw.lab.vswitch import PrivateSwitch
 from ovsfw.openflow.ages import LONGEST_IDLE, parse_ages
 from ovsfw.openflow.wire import Message, WireError
-from ovsfw.policy.model import Direction, Family, Rule
+from ovsfw.policy.addresses import Family
+from ovsfw.policy.model import Direction, Rule
 from tests.dummy import DummySwitch
 
 pytestmark = pytest.mark.ovs

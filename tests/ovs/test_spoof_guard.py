@@ -32,18 +32,8 @@ from scapy.packet import Packet, Raw
 from ovsfw.compiler import Binding, Bindings, compile_policy
 from ovsfw.compiler.bindings import Uplink
 from ovsfw.lab.vswitch import PrivateSwitch
-from ovsfw.policy.model import (
-    Claim,
-    Direction,
-    Family,
-    Policy,
-    Port,
-    Prefix,
-    Rule,
-    SecurityGroup,
-    format_mac,
-    parse_mac,
-)
+from ovsfw.policy.addresses import Family, Prefix, format_mac, parse_mac
+from ovsfw.policy.model import Claim, Direction, Policy, Port, Rule, SecurityGroup
 from tests.dummy import DummySwitch
 from tests.strategies import address, mac
 

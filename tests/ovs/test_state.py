@@ -13,18 +13,8 @@ from scapy.packet import Packet, Raw
 from ovsfw.compiler import Binding, Bindings, compile_policy
 from ovsfw.compiler.bindings import Uplink
 from ovsfw.lab.vswitch import PrivateSwitch
-from ovsfw.policy.model import (
-    Direction,
-    Family,
-    Policy,
-    Port,
-    PortRange,
-    Prefix,
-    RemoteGroup,
-    Rule,
-    SecurityGroup,
-    format_mac,
-)
+from ovsfw.policy.addresses import Family, Prefix, format_mac
+from ovsfw.policy.model import Direction, Policy, Port, PortRange, RemoteGroup, Rule, SecurityGroup
 from tests.dummy import DummySwitch
 from tests.strategies import address, mac
 

@@ -13,19 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ovsfw.errors import PolicyError
+from ovsfw.policy.addresses import Family
 from ovsfw.policy.document import parse, read_values
-from ovsfw.policy.model import (
-    Action,
-    Direction,
-    Family,
-    Network,
-    Policy,
-    PortRange,
-    Position,
-    Rule,
-    SecurityGroup,
-    Tier,
-)
+from ovsfw.policy.model import Action, Direction, Network, Policy, PortRange, Position, Rule, SecurityGroup, Tier
 from ovsfw.policy.schema import DocumentShape
 from ovsfw.policy.writing import as_document
 from ovsfw.store.rows import RULES, TABLES, Key, difference, document_of, rows_of

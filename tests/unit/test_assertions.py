@@ -16,21 +16,10 @@ from ovsfw.cli import main
 from ovsfw.errors import PolicyError
 from ovsfw.lab.shapes import shape
 from ovsfw.policy import services
+from ovsfw.policy.addresses import Family, Prefix, link_local
 from ovsfw.policy.assertions import Assertion, OnePort, Outcome, Selector, Whoever, judge
 from ovsfw.policy.document import parse, read
-from ovsfw.policy.model import (
-    Action,
-    Family,
-    Policy,
-    Port,
-    Position,
-    Prefix,
-    RemoteAddressGroup,
-    RemoteGroup,
-    Tier,
-    link_local,
-    member_addresses,
-)
+from ovsfw.policy.model import Action, Policy, Port, Position, RemoteAddressGroup, RemoteGroup, Tier, member_addresses
 from ovsfw.policy.reach import span_of
 from ovsfw.policy.spans import contains
 from ovsfw.policy.verdict import owns, verdict

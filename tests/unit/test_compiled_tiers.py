@@ -9,7 +9,8 @@ from ovsfw.compiler import Compiler, compile_policy
 from ovsfw.compiler import pipeline as p
 from ovsfw.compiler.stats import stats
 from ovsfw.openflow.diff import diff
-from ovsfw.policy.model import Action, Direction, Family, Policy, Port, PortRange, Prefix, RemoteGroup, Rule, Tier
+from ovsfw.policy.addresses import Family, Prefix
+from ovsfw.policy.model import Action, Direction, Policy, Port, PortRange, RemoteGroup, Rule, Tier
 from ovsfw.policy.model import SecurityGroup as Group
 
 PORTS = 50

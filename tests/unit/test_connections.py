@@ -12,15 +12,13 @@ from ovsfw.compiler import Binding, Bindings
 from ovsfw.compiler import pipeline as p
 from ovsfw.connections import Fate, Judge, due
 from ovsfw.openflow.tracked import Tracked, Tuple
+from ovsfw.policy.addresses import AddressSet, Family, Prefix
 from ovsfw.policy.model import (
-    AddressSet,
     Claim,
     Direction,
-    Family,
     Policy,
     Port,
     PortRange,
-    Prefix,
     RemoteAddressGroup,
     RemoteGroup,
     Rule,

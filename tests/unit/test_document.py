@@ -5,21 +5,19 @@ from pathlib import Path
 import pytest
 
 from ovsfw.errors import PolicyError
+from ovsfw.policy.addresses import Family, Prefix, parse_mac
 from ovsfw.policy.document import parse, warnings
 from ovsfw.policy.model import (
     AddressGroup,
     Claim,
     Direction,
-    Family,
     Policy,
     Port,
     PortRange,
-    Prefix,
     RemoteAddressGroup,
     RemoteGroup,
     Rule,
     SecurityGroup,
-    parse_mac,
 )
 
 DOCUMENTS = Path(__file__).parent / "documents"

@@ -9,8 +9,8 @@ import pytest
 
 from ovsfw.errors import PolicyError, Problem
 from ovsfw.policy import protocols
+from ovsfw.policy.addresses import Family
 from ovsfw.policy.jsontext import looks_like_json
-from ovsfw.policy.model import Family
 from ovsfw.policy.places import Builder, Node, Place, format_path, show
 from ovsfw.policy.yamltext import read, resolve
 from ovsfw.sources import file

@@ -14,7 +14,8 @@ from ovsfw.compiler.packets import IP_OF, prefix_terms
 from ovsfw.compiler.pipeline import Reason, cookie
 from ovsfw.compiler.remotes import Members, member_flows, sets_of
 from ovsfw.openflow.text import format_flow
-from ovsfw.policy.model import Direction, Family, Policy, Port, Prefix, RemoteAddressGroup, RemoteGroup
+from ovsfw.policy.addresses import Family, Prefix
+from ovsfw.policy.model import Direction, Policy, Port, RemoteAddressGroup, RemoteGroup
 from tests import strategies
 
 

@@ -8,20 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovsfw.policy.model import (
-    AddressGroup,
-    Claim,
-    Family,
-    Policy,
-    Port,
-    Prefix,
-    RemoteAddressGroup,
-    RemoteGroup,
-    format_mac,
-    link_local,
-    member_addresses,
-    parse_mac,
-)
+from ovsfw.policy.addresses import Family, Prefix, format_mac, link_local, parse_mac
+from ovsfw.policy.model import AddressGroup, Claim, Policy, Port, RemoteAddressGroup, RemoteGroup, member_addresses
 
 MAC, OTHER = 0x525400000001, 0x00005E000101
 # Close together, so that prefixes contain each other now and then.

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from ovsfw.explain.narrow import enclosing, narrowest, wider_than_used
+from ovsfw.policy.addresses import Prefix
 from ovsfw.policy.document import parse
-from ovsfw.policy.model import PortRange, Prefix, Remote, RemoteAddressGroup, RemoteGroup
+from ovsfw.policy.model import PortRange, Remote, RemoteAddressGroup, RemoteGroup
 from ovsfw.policy.verdict import TCP, UDP, Connection
 
 POLICY = parse(

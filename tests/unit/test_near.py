@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from ovsfw.policy.addresses import Prefix
 from ovsfw.policy.document import parse
-from ovsfw.policy.model import Direction, Prefix
+from ovsfw.policy.model import Direction
 from ovsfw.policy.near import nearest
 from ovsfw.policy.verdict import ICMP, TCP, UDP, UDPLITE, Connection
 

@@ -5,18 +5,8 @@ from typing import Any
 import pytest
 
 from ovsfw.neutron.translate import assemble, read_group, read_members, read_port, read_rule, trusted_port
-from ovsfw.policy.model import (
-    Claim,
-    Direction,
-    Family,
-    Policy,
-    PortRange,
-    Prefix,
-    RemoteAddressGroup,
-    RemoteGroup,
-    Rule,
-    parse_mac,
-)
+from ovsfw.policy.addresses import Family, Prefix, parse_mac
+from ovsfw.policy.model import Claim, Direction, Policy, PortRange, RemoteAddressGroup, RemoteGroup, Rule
 from ovsfw.policy.verdict import TCP, Connection, verdict
 
 MAC = "fa:16:3e:00:00:01"

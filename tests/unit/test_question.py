@@ -16,8 +16,8 @@ from ovsfw.errors import ConfigError
 from ovsfw.explain import capture
 from ovsfw.explain.frame import read_frame
 from ovsfw.explain.question import Service, connection_of, find_end, find_ends, read_service, split_words
+from ovsfw.policy.addresses import Family
 from ovsfw.policy.document import parse
-from ovsfw.policy.model import Family
 
 POLICY = parse(
     """

@@ -11,7 +11,8 @@ from ovsfw.compiler import Binding, Bindings
 from ovsfw.compiler import pipeline as p
 from ovsfw.errors import SwitchError
 from ovsfw.openflow.tracked import Tracked, Tuple
-from ovsfw.policy.model import Direction, Family, Policy, Port, PortRange, Prefix, RemoteGroup, Rule, SecurityGroup
+from ovsfw.policy.addresses import Family, Prefix
+from ovsfw.policy.model import Direction, Policy, Port, PortRange, RemoteGroup, Rule, SecurityGroup
 from ovsfw.reconciler import Reconciler
 from tests.fakes import FakeSwitch
 from tests.strategies import mac

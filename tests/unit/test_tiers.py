@@ -5,16 +5,15 @@ from __future__ import annotations
 import pytest
 
 from ovsfw.errors import PolicyError
+from ovsfw.policy.addresses import Family, Prefix
 from ovsfw.policy.document import parse, warnings
 from ovsfw.policy.model import (
     Action,
     Direction,
-    Family,
     Policy,
     Port,
     PortRange,
     Position,
-    Prefix,
     RemoteAddressGroup,
     RemoteGroup,
     Rule,

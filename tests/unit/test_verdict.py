@@ -6,22 +6,19 @@ from dataclasses import replace
 
 import pytest
 
+from ovsfw.policy.addresses import Family, Prefix, link_local, parse_mac
 from ovsfw.policy.model import (
     AddressGroup,
     Claim,
     Direction,
-    Family,
     Policy,
     Port,
     PortRange,
-    Prefix,
     Remote,
     RemoteAddressGroup,
     RemoteGroup,
     Rule,
     SecurityGroup,
-    link_local,
-    parse_mac,
 )
 from ovsfw.policy.verdict import Connection, matches, verdict
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from ovsfw.policy.addresses import Family, Prefix
 from ovsfw.policy.model import (
     Action,
     AddressGroup,
     Direction,
-    Family,
     Policy,
     PortRange,
-    Prefix,
     RemoteAddressGroup,
     RemoteGroup,
     Rule,

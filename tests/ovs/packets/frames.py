@@ -24,7 +24,7 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.layers.sctp import SCTP, SCTPChunkInit
 from scapy.packet import Packet, Raw
 
-from ovsfw.policy.model import link_local, parse_mac
+from ovsfw.policy.addresses import link_local, parse_mac
 from tests.ovs.packets.bench import address, mac
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"

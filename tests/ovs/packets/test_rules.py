@@ -18,7 +18,7 @@ from scapy.layers.vrrp import VRRP
 from scapy.packet import Packet, Raw
 
 from ovsfw.compiler.pipeline import EGRESS_VERDICT, INGRESS_VERDICT, Reason
-from ovsfw.policy.model import Family, Prefix
+from ovsfw.policy.addresses import Family, Prefix
 from ovsfw.policy.protocols import IPV6_ONLY, NUMBERS
 from tests.ovs.packets.bench import Bench, Json, address, egress, ingress, policy_of, vm
 from tests.ovs.packets.frames import FAR, ip, ping, sctp, tcp, udp
