@@ -11,32 +11,25 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ovsfw.answering import Answering
-from ovsfw.apply import is_before_us, rundir_of
+from ovsfw.cautions import Cautions
 from ovsfw.compiler import STANDALONE, Bindings, Hook
-from ovsfw.compiler.pipeline import OWN_TABLES, TABLE_NAMES, is_ours
+from ovsfw.compiler.pipeline import OWN_TABLES
 from ovsfw.errors import OvsfwError, SwitchError
 from ovsfw.explain.journal import Journal
 from ovsfw.explain.known import Known
 from ovsfw.explain.watch import Watch
+from ovsfw.links import Ears, Links
 from ovsfw.news import joined, plugging, repairs
-from ovsfw.openflow.flow import Flow, Key
-from ovsfw.openflow.monitor import Event, EventKind
-from ovsfw.openflow.text import format_flow
-from ovsfw.policy.decisions import logs_anything
+from ovsfw.openflow.monitor import Event
 from ovsfw.policy.model import Policy
 from ovsfw.reconciler import Change, Reconciler
 from ovsfw.record import Note, Record, State
 from ovsfw.sources.source import Source, SourceState
 from ovsfw.supervisor import Backoff
-from ovsfw.switch import ports
-from ovsfw.switch.channel import Channel
-from ovsfw.switch.connection import Connection
-from ovsfw.switch.ovsdb import Ovsdb
-from ovsfw.switch.rundir import management_socket
 from ovsfw.switch.transact import set_secure
 
 logger = logging.getLogger(__name__)
@@ -53,12 +46,6 @@ _NO_MONITOR = (
     "Open vSwitch before 3.0 has no flow monitor: what others do to our flows is found and undone only when looking, "
     f"every {AUDIT_UNWATCHED:.0f} s"
 )
-_OUTRANKED = "a flow of another program comes before ovsfw's; what it matches is not filtered: {flow}"
-_NOT_SECURE = (
-    "the bridge's fail_mode is not secure: when Open vSwitch restarts, packets pass unfiltered until the flows are "
-    "back; run: ovs-vsctl set-fail-mode {bridge} secure (or ovsfw run --set-fail-mode)"
-)
-_NOT_LOGGED = "the policy says `log`, and nothing is logged; start the daemon with --log-decisions FILE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,26 +75,25 @@ class Sync:
         self._set_fail_mode = set_fail_mode
         self.place = place
         self.record = Record()
-        self.channel = Channel()
-        self.reconciler = Reconciler(self.channel, place.hook, records_drops=place.records_drops, logs=place.logs)
-        path, known = management_socket(place.bridge, rundir_of(place.db)), Known(self._known)
-        self.watch, self.journal = Watch(path, known), Journal(path, known)
-        self.answering = Answering(path)
+        ears = Ears(self._heard_of_database, self._heard_of_ports, self._observe, lambda: self.doubt(""))
+        self._links = Links(place.db, place.bridge, (place.hook.table, *sorted(OWN_TABLES)), ears)
+        self.reconciler = Reconciler(
+            self._links.channel, place.hook, records_drops=place.records_drops, logs=place.logs
+        )
+        known = Known(self._known)
+        self.watch, self.journal = Watch(self._links.path, known), Journal(self._links.path, known)
+        self.answering = Answering(self._links.path)
+        self._cautions = Cautions(place.hook, logs=place.logs)
         self.policy: Policy | None = None
         self.bindings: Bindings | None = None
         self._source, self._audit_every = source, audit_every
         self._told = SourceState()
-        self._ovsdb: Ovsdb | None = None
-        self._ports: Connection | None = None
-        self._followers: list[asyncio.Task[None]] = []
         self._due, self._news = asyncio.Event(), asyncio.Event()
         self._why: list[str] = ["start"]
         self._asked: list[asyncio.Future[str]] = []
         self._fresh = True
-        self._log_is_missing = False
         # How often something about ports was heard, and how often when the switch was last in step with it.
         self._port_news, self._port_news_seen = 0, -1
-        self._before: dict[Key, Flow] = {}
         self._next_audit = time.monotonic() + audit_every
         self._away, self._refused = Backoff(*_AWAY), Backoff(*_REFUSED)
 
@@ -149,7 +135,7 @@ class Sync:
         """Keep in step until cancelled."""
         pause: float | None = 0.0
         self.reconciler.doubt()
-        self._follow(self.reconciler.settling.run())
+        self._links.follow(self.reconciler.settling.run())
         try:
             while True:
                 await self._wait(pause)
@@ -202,10 +188,10 @@ class Sync:
         if self.record.become(State.FAILING, str(error)):
             for line in str(error).splitlines():
                 logger.error("not in sync: %s", line)
-        return (self._refused if self.channel.is_open else self._away).pause()
+        return (self._refused if self._links.channel.is_open else self._away).pause()
 
     async def _step(self, why: list[str]) -> str:
-        ovsdb = await self._database()
+        ovsdb = await self._links.database()
         port_news = self._port_news
         bindings = ovsdb.snapshot(self.place.bridge)
         self._source.plugged(frozenset(bound.port_id for bound in bindings.endpoints))
@@ -230,11 +216,11 @@ class Sync:
         if whole:
             self.record.dumped = time.time()
             self._plan_audit()
-            self._before = {flow.key: flow for flow in self.reconciler.others if self._is_before_us(flow)}
+            self._cautions.read(self.reconciler.others)
         if policy is not self.policy:
-            self._log_is_missing = not self.place.logs and logs_anything(policy)
+            self._cautions.enforced(policy)
         said = self._note(change or Change(), milliseconds, self._reasons(why, policy, bindings), policy, bindings)
-        self._warn(ovsdb)
+        self._warn(ovsdb.fail_mode(self.place.bridge))
         await self._source.applied(policy)
         return said
 
@@ -287,35 +273,16 @@ class Sync:
             logger.info("policy is well: %s", state.generation)
         self._told = state
 
-    def _warn(self, ovsdb: Ovsdb) -> None:
-        found = []
-        if ovsdb.fail_mode(self.place.bridge) != "secure":
-            found.append(_NOT_SECURE.format(bridge=self.place.bridge))
-        if self._log_is_missing:
-            found.append(_NOT_LOGGED)
-        # A foreign flow with the key of one of ours has been replaced by it.
-        self._before = {key: flow for key, flow in self._before.items() if key not in self.reconciler.flows}
-        found.extend(_OUTRANKED.format(flow=format_flow(flow, TABLE_NAMES)) for flow in self._before.values())
+    def _warn(self, fail_mode: str) -> None:
+        found = self._cautions.found(self.place.bridge, fail_mode, self.reconciler.flows)
         for warning in found:
             if warning not in self.record.warnings:
                 logger.warning("%s", warning)
-        self.record.warnings = tuple(found)
+        self.record.warnings = found
 
-    async def _database(self) -> Ovsdb:
-        """The copy of OVSDB; it follows the database by itself from then on."""
-        if self._ovsdb is None or self._ovsdb.is_closed:
-            ovsdb = Ovsdb()
-            await ovsdb.connect(self.place.db)
-            self._ovsdb = ovsdb
-            self._follow(self._follow_database(ovsdb))
-        return self._ovsdb
-
-    async def _follow_database(self, ovsdb: Ovsdb) -> None:
-        while True:
-            await ovsdb.changed.wait()
-            ovsdb.changed.clear()
-            self._news.set()
-            self._heard_of_ports()
+    def _heard_of_database(self) -> None:
+        self._news.set()
+        self._heard_of_ports()
 
     def _heard_of_ports(self) -> None:
         """The next step asks the switch for its settings."""
@@ -324,59 +291,26 @@ class Sync:
 
     async def _connect(self, why: list[str]) -> None:
         """Make sure that the switch can be spoken to; a new connection is one to a switch that may hold anything."""
-        if self.channel.is_open:
+        if self._links.channel.is_open:
             return
         self.reconciler.doubt()
         self._fresh = True
-        self._hang_up()
-        path = management_socket(self.place.bridge, rundir_of(self.place.db))
-        await self.channel.connect(path)
-        self.record.watching = await self.channel.watch((self.place.hook.table, *sorted(OWN_TABLES)), self._observe)
-        self._ports = await ports.watch(path, self._heard_of_ports)
+        self.record.watching = await self._links.connect()
         self.record.connects += 1
         if not self.record.watching and self.record.connects == 1:
             logger.warning("%s", _NO_MONITOR)
         if self.record.connects > 1:
             why.append("connected again")
-        self._follow(self._follow_channel())
-
-    async def _follow_channel(self) -> None:
-        logger.debug("%s", await self.channel.lost())
-        self.doubt("")
 
     def _observe(self, events: Iterable[Event]) -> None:
         """What others do to flows and ports."""
         told = list(events)
-        for kind, flow in told:
-            if flow is not None and self._is_before_us(flow):
-                self._before.pop(flow.key, None)
-                if kind is EventKind.PRESENT:
-                    self._before[flow.key] = flow
-                self.wake("")
-        if self.reconciler.observe(told):
+        cautioned = [self._cautions.observe(kind, flow) for kind, flow in told if flow is not None]
+        if self.reconciler.observe(told) or any(cautioned):
             self.wake("")
 
-    def _is_before_us(self, flow: Flow) -> bool:
-        """Inside another program's pipeline, what comes before is its business."""
-        return not self.place.hook.inside and is_before_us(flow) and not is_ours(flow)
-
-    def _follow(self, work: Coroutine[None, None, None]) -> None:
-        self._followers = [task for task in self._followers if not task.done()]
-        self._followers.append(asyncio.create_task(work))
-
-    def _hang_up(self) -> None:
-        self.channel.close()
-        if self._ports is not None:
-            self._ports.close()
-            self._ports = None
-
     def _close(self) -> None:
-        for task in self._followers:
-            task.cancel()
         for answer in self._asked:
             answer.set_exception(SwitchError("the daemon is stopping"))
         self._asked.clear()
-        self._hang_up()
-        if self._ovsdb is not None:
-            self._ovsdb.close()
-            self._ovsdb = None
+        self._links.close()

@@ -1,0 +1,92 @@
+"""The connections to one bridge and its database: made where they are missing, and listened to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Coroutine, Iterable
+from dataclasses import dataclass
+
+from ovsfw.apply import rundir_of
+from ovsfw.openflow.monitor import Event
+from ovsfw.switch import ports
+from ovsfw.switch.channel import Channel
+from ovsfw.switch.connection import Connection
+from ovsfw.switch.ovsdb import Ovsdb
+from ovsfw.switch.rundir import management_socket
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ears:
+    """Who is told: of news in the database, of ports on the switch, of flows, and that the switch was lost."""
+
+    database: Callable[[], None]
+    ports: Callable[[], None]
+    flows: Callable[[Iterable[Event]], None]
+    lost: Callable[[], None]
+
+
+class Links:
+    """Its state is the connections, and the tasks that listen to them.
+
+    `channel` is where flows are read and changed; a new connection is one to a switch that may hold anything.
+    """
+
+    def __init__(self, db: str, bridge: str, tables: Collection[int], ears: Ears) -> None:
+        """No connection yet; of flows in `tables` is told."""
+        self.path = management_socket(bridge, rundir_of(db))
+        self.channel = Channel()
+        self._db, self._tables, self._ears = db, tables, ears
+        self._ovsdb: Ovsdb | None = None
+        self._ports: Connection | None = None
+        self._followers: list[asyncio.Task[None]] = []
+
+    async def database(self) -> Ovsdb:
+        """The copy of OVSDB; it follows the database by itself from then on.  Raises SwitchError."""
+        if self._ovsdb is None or self._ovsdb.is_closed:
+            ovsdb = Ovsdb()
+            await ovsdb.connect(self._db)
+            self._ovsdb = ovsdb
+            self.follow(self._follow_database(ovsdb))
+        return self._ovsdb
+
+    async def connect(self) -> bool:
+        """Connect to the switch anew; whether it tells what others do to flows.  Raises SwitchError."""
+        self._hang_up()
+        await self.channel.connect(self.path)
+        watching = await self.channel.watch(self._tables, self._ears.flows)
+        self._ports = await ports.watch(self.path, self._ears.ports)
+        self.follow(self._follow_channel())
+        return watching
+
+    def follow(self, work: Coroutine[None, None, None]) -> None:
+        """Let something be done beside until `close`."""
+        self._followers = [task for task in self._followers if not task.done()]
+        self._followers.append(asyncio.create_task(work))
+
+    def close(self) -> None:
+        """End all of it at once."""
+        for task in self._followers:
+            task.cancel()
+        self._hang_up()
+        if self._ovsdb is not None:
+            self._ovsdb.close()
+            self._ovsdb = None
+
+    async def _follow_database(self, ovsdb: Ovsdb) -> None:
+        while True:
+            await ovsdb.changed.wait()
+            ovsdb.changed.clear()
+            self._ears.database()
+
+    async def _follow_channel(self) -> None:
+        logger.debug("%s", await self.channel.lost())
+        self._ears.lost()
+
+    def _hang_up(self) -> None:
+        self.channel.close()
+        if self._ports is not None:
+            self._ports.close()
+            self._ports = None
