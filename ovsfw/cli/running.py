@@ -12,6 +12,7 @@ from typing import Any
 from ovsfw import logs
 from ovsfw.apply import rundir_of
 from ovsfw.cli.options import add_bridge, add_format, add_rundir, add_tls, tls_of
+from ovsfw.compiler import NEUTRON, STANDALONE
 from ovsfw.daemon import Daemon, Options
 from ovsfw.errors import SwitchError
 from ovsfw.sources.database import DatabaseSource
@@ -24,6 +25,7 @@ from ovsfw.switch.unixctl import unixctl
 from ovsfw.sync import AUDIT_EVERY, Place
 
 NOT_WELL = 2
+HOOKS = {"table0": STANDALONE, "neutron": NEUTRON}
 
 
 def add(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
@@ -44,6 +46,13 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
     )
     add_tls(command)
     add_bridge(command)
+    command.add_argument(
+        "--hook",
+        choices=HOOKS,
+        default="table0",
+        help="where the filter hangs in the bridge: in its table 0, alone; or inside the flows of Neutron's "
+        "neutron-openvswitch-agent, whose firewall_driver is noop (default: %(default)s)",
+    )
     add_rundir(command)
     command.add_argument(
         "--audit-every",
@@ -94,7 +103,8 @@ def _seconds(text: str) -> float:
 def run_daemon(args: argparse.Namespace) -> int:
     """Run until stopped."""
     logs.start(args.log_level)
-    place = Place(args.db, args.bridge, records_drops=args.record_drops, logs=bool(args.log_decisions))
+    hook = HOOKS[args.hook]
+    place = Place(args.db, args.bridge, hook, records_drops=args.record_drops, logs=bool(args.log_decisions))
     options = Options(
         place,
         _rundir(args),

@@ -15,12 +15,11 @@ from neutron.agent import firewall
 from neutron_lib.callbacks import events, registry, resources
 
 from ovsfw.compiler.hook import HOOK_COOKIE
+from ovsfw.neutron.bridge import PROTOCOLS, reserve_cookie
 from ovsfw.neutron.engine import Engine
 from ovsfw.neutron.translate import Json
 
 logger = logging.getLogger(__name__)
-
-PROTOCOLS = ("OpenFlow10", "OpenFlow13", "OpenFlow14")
 
 
 class OvsfwFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]
@@ -116,16 +115,3 @@ class OvsfwFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]
     def _changed(self) -> None:
         if self._deferred <= 0:
             self._engine.flush()
-
-
-def reserve_cookie(bridge: Any, cookie: int) -> None:  # noqa: ANN401
-    """Keep a flow in the agent's table when, after its start, the agent clears away what it does not know.
-
-    A cookie can only be asked for there, and is then another one after each start, so ours is put beside those.
-    """
-    reserved = getattr(bridge, "_reserved_cookies", None)
-    if not isinstance(reserved, set):
-        raise RuntimeError(  # noqa: TRY004 - the agent hides a TypeError
-            "this release of Neutron keeps the cookies of its bridge elsewhere: ovsfw's hook would be cleared away"
-        )
-    reserved.add(cookie)

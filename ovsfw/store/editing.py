@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,12 +67,17 @@ async def read_from(connection: Connection) -> Contents:
     if not answers[0]["rows"]:
         raise StoreError(f"{connection.address}: the policy database has not been set up; run: ovsfw db init")
     (top,) = answers[0]["rows"]
-    rows: Rows = {
-        Key(table, row["id"]): {name: _from_wire(name, value) for name, value in row.items()}
-        for table, answer in zip(ALL, answers[1:], strict=True)
-        for row in answer["rows"]
+    found = [rows_from(table, answer) for table, answer in zip(ALL, answers[1:], strict=True)]
+    return Contents(
+        top["identity"], top["generation"], {key: columns for rows in found for key, columns in rows.items()}
+    )
+
+
+def rows_from(table: str, answer: Operation) -> Rows:
+    """The rows of one table, from the answer to a `select`."""
+    return {
+        Key(table, row["id"]): {name: _from_wire(name, value) for name, value in row.items()} for row in answer["rows"]
     }
-    return Contents(top["identity"], top["generation"], rows)
 
 
 async def edit(remote: Remote, change: Change, *, awaited: bool = False, timeout: float = TIMEOUT) -> Edit:
@@ -104,18 +109,18 @@ async def _attempt(connection: Connection, change: Change, *, awaited: bool) -> 
     changes = difference(before.rows, rows_of(document.policy, document.written))
     if not changes and before.generation:
         generation = before.generation
-        operations = []
+        work = []
     else:
         generation = before.generation + 1
-        operations = [*_operations(changes), update_global({"generation": generation})]
+        work = [*operations(changes), update_global({"generation": generation})]
     if awaited:
-        operations.append(update_global({"awaited": generation}))
-    if operations and not await commit(connection, before.generation, operations):
+        work.append(update_global({"awaited": generation}))
+    if work and not await commit(connection, before.generation, work):
         return None
     return Edit(generation, changes, document.policy)
 
 
-async def commit(connection: Connection, generation: int, operations: list[Operation]) -> bool:
+async def commit(connection: Connection, generation: int, work: list[Operation]) -> bool:
     """Whether it was done; not when the generation is another one already.  Raises StoreError."""
     wait = {
         "op": "wait",
@@ -126,16 +131,16 @@ async def commit(connection: Connection, generation: int, operations: list[Opera
         "rows": [{"generation": generation}],
         "timeout": 0,
     }
-    answers = await connection.call("transact", [DATABASE, wait, *operations])
+    answers = await connection.call("transact", [DATABASE, wait, *work])
     if (answers[0] or {}).get("error") == "timed out":
         return False
     _raise_for(connection, answers)
     return True
 
 
-async def transact(connection: Connection, operations: list[Operation]) -> list[Any]:
+async def transact(connection: Connection, work: list[Operation]) -> list[Any]:
     """One transaction.  Raises StoreError when any part of it fails."""
-    answers: list[Any] = await connection.call("transact", [DATABASE, *operations])
+    answers: list[Any] = await connection.call("transact", [DATABASE, *work])
     _raise_for(connection, answers)
     return answers
 
@@ -146,7 +151,8 @@ def _raise_for(connection: Connection, answers: list[Any]) -> None:
             raise StoreError(f"{connection.address}: {words(answer)}")
 
 
-def _operations(changes: Difference) -> Iterator[Operation]:
+def operations(changes: Difference) -> Iterator[Operation]:
+    """What carries a difference out."""
     for key in changes.delete:
         yield {"op": "delete", "table": key.table, "where": _is(key)}
     for key, columns in changes.insert.items():
@@ -164,9 +170,9 @@ def update_global(row: Operation) -> Operation:
     return {"op": "update", "table": "Global", "where": [], "row": row}
 
 
-def select(table: str, columns: list[str]) -> Operation:
-    """Ask for some columns of all rows."""
-    return {"op": "select", "table": table, "where": [], "columns": columns}
+def select(table: str, columns: list[str], where: Sequence[object] = ()) -> Operation:
+    """Ask for some columns of all rows, or of those that meet every condition."""
+    return {"op": "select", "table": table, "where": list(where), "columns": columns}
 
 
 def _to_wire(columns: Columns) -> Operation:
@@ -175,6 +181,10 @@ def _to_wire(columns: Columns) -> Operation:
 
 def _from_wire(name: str, value: Any) -> Any:  # noqa: ANN401
     """A set is ["set", [...]], or the bare element where it has one (RFC 7047, section 5.1)."""
-    if name != "security_groups":
-        return value
-    return tuple(sorted(value[1])) if isinstance(value, list) else (value,)
+    match name:
+        case "security_groups":
+            return tuple(sorted(value[1])) if isinstance(value, list) else (value,)
+        case "revision":
+            return None if isinstance(value, list) else value
+        case _:
+            return value

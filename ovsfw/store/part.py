@@ -182,6 +182,11 @@ class Part:
         return known[1]
 
 
+def judge(key: Key, columns: Columns, source: str) -> None:
+    """Whether a host can read a row, which is called `source`.  Raises PolicyError."""
+    _read(key, columns, source)
+
+
 def _read(key: Key, columns: Columns, source: str) -> _Object:
     """One object, read as if it stood alone in a document, with what it refers to.  Raises PolicyError."""
     try:

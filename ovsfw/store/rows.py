@@ -63,7 +63,7 @@ def columns_of(table: str) -> list[str]:
 def _columns(table: str, found: Document, place: int = 0) -> Columns:
     if table == "Security_Group":
         found = {key: value for key, value in found.items() if key != "rules"}
-    columns = {"id": found.get("id", ""), "document": json.dumps(found, sort_keys=True, ensure_ascii=False)}
+    columns = {"id": found.get("id", ""), "document": write_object(found)}
     match table:
         case "Port":
             return {**columns, "security_groups": tuple(found.get("security_groups", ()))}
@@ -93,6 +93,11 @@ def document_of(rows: Mapping[Key, Columns]) -> Document:
     if rules:
         raise ValueError(f"rules of a security group that is not there: {', '.join(sorted(rules))}")
     return document
+
+
+def write_object(found: Document) -> str:
+    """What goes into a column `document`; equal objects make equal texts."""
+    return json.dumps(found, sort_keys=True, ensure_ascii=False)
 
 
 def read_object(text: str) -> Document:

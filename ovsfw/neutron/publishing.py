@@ -1,0 +1,131 @@
+"""The thread of a server process that publishes what its hooks have marked, and now and then compares everything.
+
+Hooks only say which object is another one now; they never wait for a database, and never fail.  What is marked stays
+so until it is published, so an outage of the policy database costs nothing but time.  The marks of a process that is
+killed are lost; the comparison finds what they were about.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ovsfw.errors import OvsfwError
+from ovsfw.neutron.publisher import Neutron, Publisher
+from ovsfw.store.client import Remote
+from ovsfw.store.rows import Key
+from ovsfw.supervisor import Backoff, Supervisor
+
+logger = logging.getLogger(__name__)
+
+# Seconds that are waited for more marks, as of a bulk request.
+_COALESCE = 0.01
+_FIRST_PAUSE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where the policy database is; `retry` is the longest pause, `repair` that between comparisons, in seconds."""
+
+    remote: Remote
+    retry: float
+    repair: float
+
+
+class Publishing:
+    """The marks of this process, and the thread that works them off.
+
+    Server processes fork after their drivers have been made, so the thread begins with the first mark of each.
+    """
+
+    def __init__(self, settings: Settings, neutron: Neutron) -> None:
+        self._settings = settings
+        self._publisher = Publisher(settings.remote, neutron)
+        self._lock = threading.Lock()
+        self._marks: set[Key] = set()
+        self._process = 0
+
+    def mark(self, units: Iterable[Key]) -> None:
+        """These are others now, or gone."""
+        with self._lock:
+            self._marks.update(units)
+        self.begin()
+
+    def begin(self) -> None:
+        """Be at work in this process; doing it again wakes it."""
+        with self._lock:
+            if self._process != os.getpid():
+                self._process = os.getpid()
+                ready = threading.Event()
+                threading.Thread(target=self._run, args=(ready,), name="ovsfw-publish", daemon=True).start()
+                ready.wait()
+        self._loop.call_soon_threadsafe(self._due.set)
+
+    def _run(self, ready: threading.Event) -> None:
+        asyncio.run(self._work(ready))
+
+    async def _work(self, ready: threading.Event) -> None:
+        self._loop, self._due = asyncio.get_running_loop(), asyncio.Event()
+        supervisor = Supervisor()
+        supervisor.add("publish", self._publish)
+        if self._settings.repair:
+            supervisor.add("repair", self._repair)
+        ready.set()
+        await supervisor.run()
+
+    async def _publish(self) -> None:
+        backoff = Backoff(_FIRST_PAUSE, self._settings.retry)
+        complained = ""
+        while True:
+            await self._due.wait()
+            await asyncio.sleep(_COALESCE)
+            self._due.clear()
+            units = self._take()
+            if not units:
+                continue
+            try:
+                change = await self._publisher.publish(units)
+            except Exception as error:  # noqa: BLE001 - what is marked must not be lost by anything
+                self._give_back(units)
+                if str(error) != complained:
+                    complained = str(error)
+                    self._complain(error, len(units))
+                await asyncio.sleep(backoff.pause())
+            else:
+                complained = ""
+                backoff.reset()
+                logger.debug("published %d objects: %s", len(units), change.difference)
+                for problem in change.problems:
+                    logger.error("%s", problem)
+                if change.stale:
+                    self._give_back(change.stale)
+                    await asyncio.sleep(backoff.pause())
+
+    def _complain(self, error: Exception, count: int) -> None:
+        said = f"{count} changed objects wait to be published; tried again until it works: {error}"
+        logger.error("%s", said, exc_info=not isinstance(error, (OvsfwError, OSError)))
+
+    def _take(self) -> set[Key]:
+        with self._lock:
+            units, self._marks = self._marks, set()
+        return units
+
+    def _give_back(self, units: Iterable[Key]) -> None:
+        with self._lock:
+            self._marks.update(units)
+        self._due.set()
+
+    async def _repair(self) -> None:
+        while True:
+            if await self._publisher.take_turn(self._settings.repair):
+                began = time.monotonic()
+                change = await self._publisher.repair()
+                if change.matters:
+                    logger.warning("the policy database differed from Neutron's, and was mended: %s", change.difference)
+                logger.debug("compared all of it in %.1f s", time.monotonic() - began)
+            await asyncio.sleep(self._settings.repair)
