@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from ovsfw.errors import PolicyError
 from ovsfw.neutron import translate
 from ovsfw.neutron.translate import Json
-from ovsfw.policy.model import AddressGroup, Policy, Port, Prefix, RemoteAddressGroup, RemoteGroup, Rule, SecurityGroup
+from ovsfw.policy.addresses import Prefix
+from ovsfw.policy.model import AddressGroup, Policy, Port, RemoteAddressGroup, RemoteGroup, Rule, SecurityGroup
 from ovsfw.store.part import judge
 from ovsfw.store.rows import (
     RULES,

@@ -135,7 +135,7 @@ class Bench:
     @property
     def is_ours(self) -> bool:
         """Whether ovsfw filters here."""
-        return self.host.driver == "ovsfw"
+        return self.host.driver in ("ovsfw", "daemon")
 
 
 @dataclass
@@ -327,33 +327,33 @@ def main() -> int:
     began = time.monotonic()
     lab.start()
     print(f"a real Neutron with {len(lab.hosts)} hosts: {time.monotonic() - began:.0f} s", flush=True)
-    benches = [_bench(lab, host) for host in lab.hosts]
+    benches = [bench_of(lab, host) for host in lab.hosts]
     failed = 0
     for bench in benches:
-        machines = _machines(bench)
+        machines = machines_of(bench)
         for case in [each for each in CASES if given.only in each.__name__]:
-            failed += not _passes(case, bench, machines)
-    failed += not _across(lab, benches)
-    _print_times(benches)
+            failed += not passes(case, bench, machines)
+    failed += not across(lab, benches)
+    print_times(benches)
     done = sum(given.only in case.__name__ for case in CASES) * len(benches) + 1
     print(f"{done - failed} passed, {failed} failed")
     return 1 if failed else 0
 
 
-def _bench(lab: Lab, host: Host) -> Bench:
+def bench_of(lab: Lab, host: Host) -> Bench:
     network = create("network", name=f"net{host.number}")
     create("subnet", network_id=network["id"], ip_version=4, cidr=f"10.{host.number}.0.0/24", enable_dhcp=False)
     return Bench(lab, host, network, {})
 
 
-def _machines(bench: Bench) -> Machines:
+def machines_of(bench: Bench) -> Machines:
     web, other = group("web"), group("other")
     server, sibling, client = bench.boot("server", web), bench.boot("sibling", web), bench.boot("client", other)
     listen(server, 80, 81, 443)
     return Machines(web, other, server, sibling, client)
 
 
-def _passes(case: Callable[[Bench, Machines], None], bench: Bench, machines: Machines) -> bool:
+def passes(case: Callable[[Bench, Machines], None], bench: Bench, machines: Machines) -> bool:
     began = time.monotonic()
     name = case.__name__.replace("_", " ")
     try:
@@ -366,7 +366,7 @@ def _passes(case: Callable[[Bench, Machines], None], bench: Bench, machines: Mac
     return True
 
 
-def _across(lab: Lab, benches: list[Bench]) -> bool:
+def across(lab: Lab, benches: list[Bench]) -> bool:
     """Two VMs of one network on two hosts, by the tunnel."""
     everything = group("across")
     rule(everything, protocol="icmp", remote_group_id=everything["id"])
@@ -384,7 +384,7 @@ def _across(lab: Lab, benches: list[Bench]) -> bool:
     return True
 
 
-def _print_times(benches: list[Bench]) -> None:
+def print_times(benches: list[Bench]) -> None:
     print(f"{'seconds from the answer of the API to packets':50}" + "".join(f"{b.host.driver:>14}" for b in benches))
     for what in benches[0].times:
         found = (f"{bench.times[what]:14.2f}" if what in bench.times else f"{'-':>14}" for bench in benches)

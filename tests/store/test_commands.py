@@ -110,7 +110,7 @@ def test_what_is_exported_can_be_imported(db: Commands, tmp_path: Path) -> None:
     assert "0 changes" in db("import", str(copy))
     assert "port vm1 on no host: web" in db("show")
     assert json.loads(db("show", "--format", "json"))["hosts"] == {}
-    assert "schema 1.0.0: nothing to do" in db("convert")
+    assert "schema 1.1.0: nothing to do" in db("convert")
 
 
 def test_a_server_of_ones_own(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
