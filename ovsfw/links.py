@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import dataclass
 
@@ -14,6 +15,11 @@ from ovsfw.switch.channel import Channel
 from ovsfw.switch.connection import Connection
 from ovsfw.switch.ovsdb import Ovsdb
 from ovsfw.switch.rundir import management_socket
+
+_AWAY = (
+    "ovsdb-server is away: what was known of the ports stands, and Open vSwitch takes no changes of flows until it is "
+    "back; look at: systemctl status ovsdb-server"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +48,8 @@ class Links:
         self._ovsdb: Ovsdb | None = None
         self._ports: Connection | None = None
         self._followers: list[asyncio.Task[None]] = []
+        # Since when the database is away (time.time()); 0 while it is there, and while there was none yet.
+        self.away_since = 0.0
 
     async def database(self) -> Ovsdb:
         """The copy of OVSDB; it follows the database by itself from then on.  Raises SwitchError."""
@@ -49,7 +57,9 @@ class Links:
             ovsdb = Ovsdb()
             await ovsdb.connect(self._db)
             self._ovsdb = ovsdb
+            self.away_since = 0.0
             self.follow(self._follow_database(ovsdb))
+            self.follow(self._follow_link(ovsdb))
         return self._ovsdb
 
     async def connect(self) -> bool:
@@ -80,6 +90,17 @@ class Links:
             await ovsdb.changed.wait()
             ovsdb.changed.clear()
             self._ears.database()
+
+    async def _follow_link(self, ovsdb: Ovsdb) -> None:
+        while True:
+            if ovsdb.is_connected and self.away_since:
+                logger.info("ovsdb-server is back after %.0f s", time.time() - self.away_since)
+                self.away_since = 0.0
+            elif not ovsdb.is_connected and not self.away_since:
+                logger.error(_AWAY)
+                self.away_since = time.time()
+            await ovsdb.link_changed.wait()
+            ovsdb.link_changed.clear()
 
     async def _follow_channel(self) -> None:
         logger.debug("%s", await self.channel.lost())

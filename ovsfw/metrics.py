@@ -109,6 +109,8 @@ class Health(Collector):
         yield GaugeMetricFamily("ovsfw_in_sync", "1 while the switch holds the policy", int(in_sync))
         yield GaugeMetricFamily("ovsfw_healthy", "1 while in sync with a source that is well", int(found["healthy"]))
         yield GaugeMetricFamily("ovsfw_watching", "1 while a flow monitor runs", int(sync["watching"]))
+        connected = int(not found["database"]["away_since"])
+        yield GaugeMetricFamily("ovsfw_database_connected", "0 while ovsdb-server is away", connected)
         for name, text, value in (
             ("state_since", "Since when the sync is in its state", sync["since"]),
             ("agreed", "When the switch was last known to hold the policy", sync["agreed"]),

@@ -20,6 +20,7 @@ from ovsfw.supervisor import TaskState
 from ovsfw.sync import Sync
 
 Status = dict[str, Any]
+_UNTIL_BACK = "Open vSwitch takes no changes, and nothing is known of ports that come and go"
 _LISTED = 5
 _STEPS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
@@ -33,6 +34,7 @@ def status(sync: Sync, source: SourceState, name: str, tasks: Mapping[str, TaskS
         "db": sync.place.db,
         "healthy": sync.is_healthy,
         "sync": _of_record(sync.record),
+        "database": {"away_since": sync.links.away_since},
         "policy": {"source": name, **asdict(source), **_of_policy(sync.policy)},
         "ports": _of_ports(sync.policy, sync.bindings),
         "flows": _of_flows(sync.reconciler.flows),
@@ -81,6 +83,8 @@ def _lines(found: Status, now: float) -> Iterator[str]:
     yield from (f"  {line}" for line in sync["problem"].splitlines())
     if sync["busy"]:
         yield f"  a step is under way for {_age(sync['busy'], now)}"
+    if found["database"]["away_since"]:
+        yield f"ovsdb-server: away for {_age(found['database']['away_since'], now)}; until it is back {_UNTIL_BACK}"
     yield _policy_line(policy, now)
     yield from (f"  problem for {_age(policy['since'], now)}: {line}" for line in policy["problem"].splitlines())
     yield f"ports: {ports['plugged']} plugged, {ports['filtered']} filtered, {ports['uplinks']} uplinks"

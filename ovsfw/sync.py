@@ -76,13 +76,11 @@ class Sync:
         self.place = place
         self.record = Record()
         ears = Ears(self._heard_of_database, self._heard_of_ports, self._observe, lambda: self.doubt(""))
-        self._links = Links(place.db, place.bridge, (place.hook.table, *sorted(OWN_TABLES)), ears)
-        self.reconciler = Reconciler(
-            self._links.channel, place.hook, records_drops=place.records_drops, logs=place.logs
-        )
+        self.links = Links(place.db, place.bridge, (place.hook.table, *sorted(OWN_TABLES)), ears)
+        self.reconciler = Reconciler(self.links.channel, place.hook, records_drops=place.records_drops, logs=place.logs)
         known = Known(self._known)
-        self.watch, self.journal = Watch(self._links.path, known), Journal(self._links.path, known)
-        self.answering = Answering(self._links.path)
+        self.watch, self.journal = Watch(self.links.path, known), Journal(self.links.path, known)
+        self.answering = Answering(self.links.path)
         self._cautions = Cautions(place.hook, logs=place.logs)
         self.policy: Policy | None = None
         self.bindings: Bindings | None = None
@@ -99,8 +97,8 @@ class Sync:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether the switch holds what the source says now."""
-        return self.record.state is State.IN_SYNC and not self._source.state().problem
+        """Whether the switch holds what the source says now, and the database tells what is plugged in."""
+        return self.record.state is State.IN_SYNC and not self._source.state().problem and not self.links.away_since
 
     def heard(self) -> None:
         """The source may have another policy, or another state."""
@@ -135,7 +133,7 @@ class Sync:
         """Keep in step until cancelled."""
         pause: float | None = 0.0
         self.reconciler.doubt()
-        self._links.follow(self.reconciler.settling.run())
+        self.links.follow(self.reconciler.settling.run())
         try:
             while True:
                 await self._wait(pause)
@@ -188,10 +186,10 @@ class Sync:
         if self.record.become(State.FAILING, str(error)):
             for line in str(error).splitlines():
                 logger.error("not in sync: %s", line)
-        return (self._refused if self._links.channel.is_open else self._away).pause()
+        return (self._refused if self.links.channel.is_open else self._away).pause()
 
     async def _step(self, why: list[str]) -> str:
-        ovsdb = await self._links.database()
+        ovsdb = await self.links.database()
         port_news = self._port_news
         bindings = ovsdb.snapshot(self.place.bridge)
         self._source.plugged(frozenset(bound.port_id for bound in bindings.endpoints))
@@ -291,11 +289,11 @@ class Sync:
 
     async def _connect(self, why: list[str]) -> None:
         """Make sure that the switch can be spoken to; a new connection is one to a switch that may hold anything."""
-        if self._links.channel.is_open:
+        if self.links.channel.is_open:
             return
         self.reconciler.doubt()
         self._fresh = True
-        self.record.watching = await self._links.connect()
+        self.record.watching = await self.links.connect()
         self.record.connects += 1
         if not self.record.watching and self.record.connects == 1:
             logger.warning("%s", _NO_MONITOR)
@@ -313,4 +311,4 @@ class Sync:
         for answer in self._asked:
             answer.set_exception(SwitchError("the daemon is stopping"))
         self._asked.clear()
-        self._links.close()
+        self.links.close()

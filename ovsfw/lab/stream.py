@@ -3,22 +3,28 @@
     python3 -I stream.py serve ADDRESS PORT                       echo UDP and TCP, until ended
     python3 -I stream.py send udp|tcp SOURCE DESTINATION PORT     a packet every 10 ms, until standard input ends
 
-`send` prints {"sent", "answered", "longest_gap"} as JSON: how many were sent, how many came back within a second after
-the last, and the longest time in seconds between two answers.  Runs on the standard library alone.
+`send` prints as JSON {"sent": how many, "answered": how many came back, "losses": [[from, to, packets], ...]}: the
+times (of time.monotonic()) between which packets were sent of which none came back.  For answers to the last it waits a
+second, and longer with TCP, which sends again by itself.  Runs on the standard library alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import sys
 import time
 from collections.abc import Callable
+from itertools import groupby
 from typing import Any, cast
 
 EVERY = 0.01
-PATIENCE = 1.0
+PATIENCE = {"udp": 1.0, "tcp": 15.0}
 DIGITS = 10
+# A reader that the machine lets wait must not lose what the network has delivered.
+RECEIVE_BUFFER = 1 << 22
+_SO_RCVBUFFORCE = 33
 
 
 class UdpEcho(asyncio.DatagramProtocol):
@@ -34,22 +40,25 @@ class UdpEcho(asyncio.DatagramProtocol):
 
 
 class Answers:
-    """Which numbers have come back, and when the last did."""
+    """Which numbers have come back."""
 
     def __init__(self) -> None:
         self.seen: set[int] = set()
-        self.longest_gap = 0.0
-        self._last = time.monotonic()
         self._rest = b""
 
     def feed(self, data: bytes) -> None:
         """Numbers of a fixed size, which may be cut anywhere."""
-        now = time.monotonic()
-        self.longest_gap, self._last = max(self.longest_gap, now - self._last), now
         data = self._rest + data
         whole = len(data) // DIGITS * DIGITS
         self.seen.update(int(data[at : at + DIGITS]) for at in range(0, whole, DIGITS))
         self._rest = data[whole:]
+
+    def losses(self, sent: list[float]) -> list[tuple[float, float, int]]:
+        """Runs of numbers that are missing, by when each was sent."""
+        missing = [number for number in range(len(sent)) if number not in self.seen]
+        runs = groupby(enumerate(missing), lambda each: each[1] - each[0])
+        numbers = ([number for _, number in run] for _, run in runs)
+        return [(sent[run[0]], sent[run[-1]], len(run)) for run in numbers]
 
 
 class UdpAnswers(asyncio.DatagramProtocol):
@@ -67,6 +76,7 @@ async def serve(address: str, port: int) -> None:
     """Echo until ended."""
     loop = asyncio.get_running_loop()
     udp, _ = await loop.create_datagram_endpoint(UdpEcho, (address, port))
+    _enlarge(udp)
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(1000):
@@ -88,23 +98,30 @@ async def send(kind: str, source: str, far: tuple[str, int]) -> None:
     reading: asyncio.Task[None] | None = None
     if kind == "udp":
         udp, _ = await loop.create_datagram_endpoint(lambda: UdpAnswers(answers), (source, 0), far)
+        _enlarge(udp)
         write: Callable[[bytes], None] = udp.sendto
     else:
         reader, writer = await asyncio.open_connection(*far, local_addr=(source, 0))
         reading = asyncio.create_task(_read(reader, answers))
         write = writer.write
     print("ready", flush=True)
-    sent, start = 0, time.monotonic()
+    sent: list[float] = []
+    start = time.monotonic()
     while not ended.is_set():
-        write(f"{sent:0{DIGITS}}".encode())
-        sent += 1
-        await asyncio.sleep(max(0.0, start + sent * EVERY - time.monotonic()))
-    deadline = time.monotonic() + PATIENCE
-    while len(answers.seen) < sent and time.monotonic() < deadline:  # noqa: ASYNC110 - a condition of any kind
+        write(f"{len(sent):0{DIGITS}}".encode())
+        sent.append(time.monotonic())
+        await asyncio.sleep(max(0.0, start + len(sent) * EVERY - sent[-1]))
+    deadline = time.monotonic() + PATIENCE[kind]
+    while len(answers.seen) < len(sent) and time.monotonic() < deadline:  # noqa: ASYNC110 - a condition of any kind
         await asyncio.sleep(EVERY)
     if reading is not None:
         reading.cancel()
-    print(json.dumps({"sent": sent, "answered": len(answers.seen), "longest_gap": answers.longest_gap}), flush=True)
+    found = {"sent": len(sent), "answered": len(answers.seen), "losses": answers.losses(sent)}
+    print(json.dumps(found), flush=True)
+
+
+def _enlarge(udp: asyncio.DatagramTransport) -> None:
+    udp.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
 
 
 async def _read(reader: asyncio.StreamReader, answers: Answers) -> None:

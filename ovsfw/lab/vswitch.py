@@ -94,8 +94,17 @@ class PrivateSwitch:
 
     def restart_server(self) -> None:
         """Let the database crash and start it again; what it holds lives on."""
+        self.kill_server()
+        self.start_server()
+
+    def kill_server(self) -> None:
+        """Let the database crash."""
         self._end(SERVER, signal.SIGKILL)
-        self._run_server()
+
+    def start_server(self) -> None:
+        """Start the database with what it holds; ovs-vswitchd finds it again within 8 s."""
+        self._spawn(SERVER, str(self.rundir / "conf.db"), f"--remote=p{self.db}")
+        self._wait(lambda: self._pid(SERVER) and (self.rundir / "db.sock").exists(), SERVER)
 
     def pid(self, daemon: str = SWITCH) -> int:
         """The pid of the switch, or of `ovsdb-server`; 0 when it is not alive."""
@@ -137,14 +146,10 @@ class PrivateSwitch:
         for stale in ("conf.db", ".conf.db.~lock~", "db.sock"):
             (self.rundir / stale).unlink(missing_ok=True)
         self.run("ovsdb-tool", "create", str(self.rundir / "conf.db"), str(_schema()))
-        self._run_server()
+        self.start_server()
         # As Open vSwitch's own start script does it.
         version = self.run(SWITCH, "--version").split("\n")[0].split()[-1]
         self.vsctl("--no-wait", "init", "--", "set", "Open_vSwitch", ".", f"ovs_version={version}")
-
-    def _run_server(self) -> None:
-        self._spawn(SERVER, str(self.rundir / "conf.db"), f"--remote=p{self.db}")
-        self._wait(lambda: self._pid(SERVER) and (self.rundir / "db.sock").exists(), SERVER)
 
     def _spawn(self, daemon: str, *args: str) -> None:
         """Start a daemon in the namespace; it writes its pid file and log file into the run directory."""

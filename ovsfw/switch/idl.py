@@ -22,6 +22,9 @@ with warnings.catch_warnings():
     from ovs.db.idl import Idl, SchemaHelper
     from ovs.stream import Stream
 
+# Milliseconds between two attempts to reach a database that is away.
+_ASK_AGAIN = 1000
+
 __all__ = ["Idl", "Poller", "Replica", "SchemaHelper", "Stream"]
 
 # Open vSwitch's log (ovs.vlog) says nothing as long as nobody calls Vlog.init().
@@ -87,7 +90,8 @@ class _Noting(Idl):  # type: ignore[misc] # the base class has no types
 class Replica:
     """A copy of some tables that is kept up to date, also over lost connections: then it is old until it is new.
 
-    `changed` is set whenever the copy changes, and when it has failed for good; who waits for it clears it.
+    `changed` is set whenever the copy changes, and when it has failed for good, `link_changed` when the database goes
+    away or comes back; who waits for one clears it.
     """
 
     def __init__(self, remote: str, schema: Mapping[str, object]) -> None:
@@ -95,7 +99,10 @@ class Replica:
         helper = SchemaHelper(schema_json=schema)
         helper.register_all()
         self._idl = _Noting(remote, helper)
+        self._idl._session.reconnect.set_backoff(_ASK_AGAIN, _ASK_AGAIN)  # noqa: SLF001 - it would wait for up to 8 s
         self._remote = remote
+        self._was_connected = False
+        self.link_changed = asyncio.Event()
         self.changed = asyncio.Event()
         self._driver = asyncio.create_task(self._drive())
         self._driver.add_done_callback(lambda _: self.changed.set())
@@ -150,6 +157,9 @@ class Replica:
             if self._idl.change_seqno != seen:
                 seen = self._idl.change_seqno
                 self.changed.set()
+            if self.is_connected != self._was_connected:
+                self._was_connected = self.is_connected
+                self.link_changed.set()
             poller = Poller()
             self._idl.wait(poller)
             await poller.block()

@@ -100,6 +100,11 @@ class Ovsdb:
         return self._copy().changed
 
     @property
+    def link_changed(self) -> asyncio.Event:
+        """Set whenever the database has gone away or come back; who waits for it clears it."""
+        return self._copy().link_changed
+
+    @property
     def ovs_version(self) -> str:
         """The version of Open vSwitch as its start script noted it; empty when it was started without that."""
         return next((_one(row.ovs_version) or "" for row in self._copy().rows("Open_vSwitch")), "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -113,9 +114,19 @@ def test_the_switch_crashes_and_comes_back(ovs: PrivateSwitch, bridge: str, poli
 
 
 def test_the_database_crashes_and_comes_back(ovs: PrivateSwitch, daemon: Process, policy: Path) -> None:
-    ovs.restart_server()
+    ovs.kill_server()
+    daemon.logged("ERROR ovsdb-server is away: ")
+    found = daemon.status()
+    assert found["database"]["away_since"] > 0
+    assert (found["sync"]["state"], found["healthy"]) == ("in sync", False)
+    assert re.search("ovsdb-server: away for [0-9]+ s; until it is back Open vSwitch takes no", daemon.ask("status"))
     policy.write_text(document(1, 2).replace("80", "81"))
+    until(lambda: daemon.status()["sync"]["busy"], "a step is under way")
+    assert is_idle(daemon)
+    ovs.start_server()
+    daemon.logged("INFO ovsdb-server is back after [0-9]+ s")
     daemon.logged(r"\(policy ")
+    assert daemon.in_sync()["sync"]["failures"] == 0
     plug(ovs, 2)
     daemon.logged(r"\(port vm2 plugged\)$")
     assert is_verified(ovs, policy)

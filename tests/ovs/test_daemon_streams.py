@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -22,6 +22,8 @@ from tests.running import PATIENCE, Process, running, until
 pytestmark = [pytest.mark.ovs, pytest.mark.packets]
 STREAM = Path(topology.__file__).with_name("stream.py")
 PORT = "7000"
+# By protocol, what `stream.py send` prints.
+Streams: TypeAlias = dict[str, dict[str, Any]]
 
 
 def document(unrelated: int = 0) -> str:
@@ -86,9 +88,9 @@ def start(lab: Lab, machine: str, *words: str) -> subprocess.Popen[str]:
 
 
 @contextmanager
-def streams(lab: Lab) -> Iterator[dict[str, dict[str, float]]]:
+def streams(lab: Lab) -> Iterator[Streams]:
     """UDP and TCP from vm1 to vm2 and back meanwhile; afterwards, what became of them is in the dictionary."""
-    found: dict[str, dict[str, float]] = {}
+    found: Streams = {}
     with ExitStack() as stack:
         server = start(lab, "vm2", "serve", "10.9.0.2", PORT)
         stack.callback(server.wait, PATIENCE)
@@ -101,7 +103,7 @@ def streams(lab: Lab) -> Iterator[dict[str, dict[str, float]]]:
             found[kind] = json.loads(sender.communicate(timeout=PATIENCE)[0])
 
 
-def nothing_is_lost(found: dict[str, dict[str, float]]) -> bool:
+def nothing_is_lost(found: Streams) -> bool:
     assert found.keys() == {"udp", "tcp"}
     for kind, numbers in found.items():
         assert numbers["sent"] > 20, f"{kind}: {numbers}"
