@@ -44,6 +44,7 @@ class DatabaseSource:
         self._plugged: frozenset[str] | None = None
         self._given: deque[_Given] = deque(maxlen=_ON_THE_WAY)
         self._reached = 0
+        self._ready: frozenset[str] = frozenset()  # ports that have their flows
         self._state = SourceState(problem=self._away(), since=time.time())
 
     async def start(self, wake: Callable[[], None]) -> None:
@@ -68,15 +69,17 @@ class DatabaseSource:
         """Ask for the rows of these ports, and say in the database that they are here."""
         if port_ids != self._plugged:
             self._plugged = port_ids
+            self._ready &= port_ids
             if self._copy is not None:
                 self._copy.plug(port_ids)
             self._say()
 
     async def applied(self, policy: Policy) -> None:
-        """Say in the database which generation is in the flows."""
+        """Say in the database which generation is in the flows, and for which ports."""
         for given in self._given:
             if given.policy is policy:
                 self._reached = given.generation
+        self._ready = (self._plugged or frozenset()) & policy.ports.keys()
         self._say()
 
     def reload(self) -> None:
@@ -154,6 +157,6 @@ class DatabaseSource:
 
     def _say(self) -> None:
         top = self._copy.top() if self._copy is not None else None
-        ports = tuple(sorted(self._plugged or ()))
+        ports, ready = tuple(sorted(self._plugged or ())), tuple(sorted(self._ready))
         problem = self._state.problem if self._copy is not None and self._copy.is_live else ""
-        self._reporter.say(Word(self._reached, ports, problem), awaited=top.awaited if top else 0)
+        self._reporter.say(Word(self._reached, ports, ready, problem), awaited=top.awaited if top else 0)

@@ -13,13 +13,21 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from ovsfw.store.client import Remote
+from ovsfw.store.client import Remote, Tls
 from ovsfw.store.part import Needs, Part
 from ovsfw.store.rows import ALL, Columns, Key, columns_of
 from ovsfw.store.setup import schema_file
 from ovsfw.switch.idl import Idl, Poller, SchemaHelper, Stream
 
 _GLOBAL = ("identity", "generation", "awaited", "trusted")
+
+
+def set_tls(tls: Tls | None) -> None:
+    """For Open vSwitch's own client; the files are those of the whole process, as in its own programs."""
+    if tls is not None:
+        Stream.ssl_set_private_key_file(tls.private_key)
+        Stream.ssl_set_certificate_file(tls.certificate)
+        Stream.ssl_set_ca_cert_file(tls.ca_certificate)
 
 
 class Top(NamedTuple):
@@ -55,11 +63,7 @@ class Copy:
 
     def __init__(self, remote: Remote, changed: Callable[[], None]) -> None:
         """Connect in the background."""
-        if remote.tls is not None:
-            # These are settings of the whole process, as in Open vSwitch's own programs.
-            Stream.ssl_set_private_key_file(remote.tls.private_key)
-            Stream.ssl_set_certificate_file(remote.tls.certificate)
-            Stream.ssl_set_ca_cert_file(remote.tls.ca_certificate)
+        set_tls(remote.tls)
         self.part = Part(str(remote))
         self._changed = changed
         helper = SchemaHelper(schema_json=json.loads(schema_file().read_text()))

@@ -26,11 +26,17 @@ DEAD_AFTER = 3 * SAY_EVERY
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """The generation that is in the flows, the ports that are plugged, and what is wrong."""
+    """The generation that is in the flows, the ports that are plugged, those of them with flows, and what is wrong."""
 
     generation: int = 0
     ports: tuple[str, ...] = ()
+    ready: tuple[str, ...] = ()
     problem: str = ""
+
+    @property
+    def news(self) -> tuple[object, ...]:
+        """What is told at once."""
+        return self.ports, self.ready, self.problem, self.generation > 0
 
 
 class Reporter:
@@ -49,8 +55,7 @@ class Reporter:
         """Somebody waits for the generation `awaited`; the first one is said at once, too."""
         self._word = word
         said = self._said or Word(-1)
-        news = (word.ports, word.problem, not word.generation) != (said.ports, said.problem, not said.generation)
-        if news or self._said is None or said.generation < min(awaited, word.generation):
+        if word.news != said.news or self._said is None or said.generation < min(awaited, word.generation):
             self._urgent.set()
 
     async def run(self) -> None:
@@ -83,6 +88,7 @@ class Reporter:
         row: Operation = {
             **asdict(word),
             "ports": ["set", list(word.ports)],
+            "ready": ["set", list(word.ready)],
             "last_seen": int(time.time()),
             "version": __version__,
         }
@@ -95,23 +101,30 @@ class Reporter:
 
 @dataclass(frozen=True, slots=True)
 class HostState:
-    """A host's row, as others see it; `last_seen` in seconds since 1970, by the clock of the host."""
+    """A host's row, as others see it; `last_seen` in seconds since 1970, by the clock of the host.
+
+    `ports` are plugged there, and of these `ready` have their flows.
+    """
 
     name: str
     generation: int
     last_seen: int
     ports: tuple[str, ...]
+    ready: tuple[str, ...]
     version: str
     problem: str
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> HostState:
         """From a row as the server sends it."""
-        ports = row["ports"]
-        names = ports[1] if isinstance(ports, list) else [ports]
         fields = {name: row[name] for name in ("name", "generation", "last_seen", "version", "problem")}
-        return cls(ports=tuple(sorted(names)), **fields)
+        return cls(ports=_names(row["ports"]), ready=_names(row["ready"]), **fields)
 
     def is_alive(self, now: float) -> bool:
         """Whether it has said something lately."""
         return now - self.last_seen <= DEAD_AFTER
+
+
+def _names(found: Any) -> tuple[str, ...]:  # noqa: ANN401
+    """A set is ["set", [...]], or the bare element where it has one (RFC 7047, section 5.1)."""
+    return tuple(sorted(found[1] if isinstance(found, list) else [found]))

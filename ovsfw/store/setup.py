@@ -16,7 +16,7 @@ from ovsfw.store.editing import Operation, select, transact
 
 # The role of a host's certificate: it may write one row, the one that has its name.
 HOST_ROLE = "ovsfw-host"
-_OF_A_HOST = ("generation", "last_seen", "ports", "version", "problem")
+_OF_A_HOST = ("generation", "last_seen", "ports", "ready", "version", "problem")
 
 
 def schema_file() -> Path:
@@ -75,6 +75,13 @@ def _role() -> list[Operation]:
     ]
 
 
+def _role_of_now() -> list[Operation]:
+    """Let hosts write the columns of this version."""
+    where = [["table", "==", "Host"]]
+    row = {"update": ["set", list(_OF_A_HOST)]}
+    return [{"op": "update", "table": "RBAC_Permission", "where": where, "row": row}]
+
+
 def _listeners(targets: dict[str, str]) -> list[Operation]:
     found: list[Operation] = []
     for number, (target, role) in enumerate(targets.items()):
@@ -101,4 +108,7 @@ async def convert(remote: Remote) -> str:
         before = str((await connection.call("get_schema", [DATABASE]))["version"])
         if before != schema["version"]:
             await connection.call("convert", [DATABASE, schema])
-        return before
+    # The server may leave those who were connected; and who was interrupted here does it again.
+    async with connected(remote) as connection:
+        await transact(connection, _role_of_now())
+    return before

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from ovsfw.errors import StoreError
 from ovsfw.store.client import Connection, Remote, connected
@@ -51,7 +51,7 @@ async def status(remote: Remote) -> Status:
 
 
 async def _status(connection: Connection) -> Status:
-    columns = ["name", "generation", "last_seen", "ports", "version", "problem"]
+    columns = [each.name for each in fields(HostState)]
     top = {"op": "select", "table": "Global", "where": [], "columns": ["identity", "generation"]}
     hosts = {"op": "select", "table": "Host", "where": [], "columns": columns}
     tops, rows = (answer["rows"] for answer in await transact(connection, [top, hosts]))

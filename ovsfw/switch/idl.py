@@ -81,7 +81,7 @@ class _Noting(Idl):  # type: ignore[misc] # the base class has no types
 
     def __init__(self, remote: str, helper: SchemaHelper) -> None:
         self.touched: set[UUID] = set()
-        super().__init__(remote, helper)
+        super().__init__(remote, helper, leader_only=False)  # a follower knows as much
 
     def notify(self, event: object, row: Any, updates: object = None) -> None:  # noqa: ANN401, ARG002
         self.touched.add(row.uuid)

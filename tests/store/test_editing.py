@@ -12,7 +12,7 @@ from ovsfw.policy.document import read_values
 from ovsfw.policy.writing import Document
 from ovsfw.store import setup
 from ovsfw.store.client import Remote, connected
-from ovsfw.store.editing import edit, read, transact
+from ovsfw.store.editing import edit, read, select, transact
 from ovsfw.store.server import Server
 
 pytestmark = pytest.mark.ovs
@@ -100,12 +100,12 @@ def test_a_database_that_is_not_set_up_is_no_empty_policy(tmp_path: Path) -> Non
 
 def test_a_database_of_the_version_before_is_converted_with_everybody_connected(tmp_path: Path) -> None:
     server = Server(tmp_path)
-    server.create(Path(__file__).with_name("ovsfw-0.9.0.ovsschema"))
+    server.create(Path(__file__).with_name("ovsfw-1.0.0.ovsschema"))
     server.start()
     remote = Remote.parse(server.address)
     try:
-        assert asyncio.run(_convert_between(remote)) == "0.9.0"
-        assert asyncio.run(setup.convert(remote)) == asyncio.run(setup.convert(remote)) != "0.9.0"
+        assert asyncio.run(_convert_between(remote)) == "1.0.0"
+        assert asyncio.run(setup.convert(remote)) == asyncio.run(setup.convert(remote)) != "1.0.0"
         assert [key.id for key in asyncio.run(read(remote)).rows] == ["old"]
         put(remote, POLICY)
     finally:
@@ -113,15 +113,16 @@ def test_a_database_of_the_version_before_is_converted_with_everybody_connected(
 
 
 async def _convert_between(remote: Remote) -> str:
+    old = {"op": "insert", "table": "Address_Group", "row": {"id": "old", "document": '{"id": "old"}'}}
+    permission = {"op": "insert", "table": "RBAC_Permission", "row": {"table": "Host", "update": "generation"}}
     async with connected(remote) as connection:
-        await transact(
-            connection,
-            [
-                {"op": "insert", "table": "Global", "row": {"identity": "x", "generation": 4}},
-                {"op": "insert", "table": "Address_Group", "row": {"id": "old", "document": '{"id": "old"}'}},
-            ],
-        )
-    return await setup.convert(remote)
+        top = {"op": "insert", "table": "Global", "row": {"identity": "x", "generation": 4}}
+        await transact(connection, [top, old, permission])
+    version = await setup.convert(remote)
+    async with connected(remote) as connection:
+        (answer,) = await transact(connection, [select("RBAC_Permission", ["update"])])
+        assert "ready" in answer["rows"][0]["update"][1], "hosts may write what is new"
+    return version
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from ovsfw.sources.database import DatabaseSource
 from ovsfw.store import setup
 from ovsfw.store.client import Remote, connected
 from ovsfw.store.editing import edit, transact
+from ovsfw.store.hosts import Hosts
 from ovsfw.store.server import Server
 from ovsfw.store.trust import trust
 
@@ -141,6 +142,35 @@ def test_a_host_says_what_it_has(remote: Remote) -> None:
             await until_row(remote, later)
 
     asyncio.run(story())
+
+
+def test_a_port_is_ready_once_its_flows_are_in(remote: Remote) -> None:
+    """Plugged is not ready, nor is one that no policy knows; who follows the hosts hears of it."""
+
+    async def story() -> None:
+        await put(remote, POLICY)
+        hosts = Hosts(remote)
+        await hosts.synced(PATIENCE)
+        async with host(str(remote), "vm1", "stranger", name="h9") as source:
+            await until(source.policy)
+            await until(lambda: said(hosts, "h9") == (("stranger", "vm1"), ()))
+            await source.applied(source.policy() or Policy())
+            await until(lambda: said(hosts, "h9") == (("stranger", "vm1"), ("vm1",)))
+            source.plugged(frozenset({"vm1", "vm3"}))
+            await until(lambda: said(hosts, "h9") == (("vm1", "vm3"), ("vm1",)))
+            await until(lambda: "vm3" in ports_of(source.policy()))
+            await source.applied(source.policy() or Policy())
+            await until(lambda: hosts.ready().get("vm3") == "h9")
+            source.plugged(frozenset({"vm3"}))
+            await until(lambda: said(hosts, "h9") == (("vm3",), ("vm3",)))
+        hosts.close()
+
+    asyncio.run(story())
+
+
+def said(hosts: Hosts, name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The ports of a host, and those that are ready."""
+    return next(((each.ports, each.ready) for each in hosts.all() if each.name == name), ((), ()))
 
 
 async def complains(source: DatabaseSource, words: str) -> bool:
