@@ -11,10 +11,10 @@ import itertools
 import json
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ovsfw.compiler import Program
+from ovsfw.compiler import Bindings, Program
 from ovsfw.lab.vswitch import PrivateSwitch
 from ovsfw.reconciler import Change, carry_out, change_between, read
 from ovsfw.switch.channel import Channel
@@ -102,11 +102,19 @@ class DummySwitch:
 
     def tag(self, ofports: Iterable[int], vlan: int) -> None:
         """Put some ports into a VLAN, 0 for none."""
-        moved = [ofport for ofport in ofports if self._tags.get(ofport, 0) != vlan]
+        self._tag(dict.fromkeys(ofports, vlan))
+
+    def wire(self, bindings: Bindings) -> None:
+        """Put the port of each endpoint into its VLAN."""
+        self._tag({bound.ofport: bound.vlan for bound in bindings.endpoints})
+
+    def _tag(self, vlans: Mapping[int, int]) -> None:
+        """`vlans` by ofport."""
+        moved = {ofport: vlan for ofport, vlan in vlans.items() if self._tags.get(ofport, 0) != vlan}
         if moved:
-            commands = [("--", "set", "port", f"p{ofport}", f"tag={vlan or '[]'}") for ofport in moved]
+            commands = (("--", "set", "port", f"p{ofport}", f"tag={vlan or '[]'}") for ofport, vlan in moved.items())
             self.switch.vsctl(*itertools.chain.from_iterable(commands))
-            self._tags.update(dict.fromkeys(moved, vlan))
+            self._tags.update(moved)
 
     def forget(self) -> None:
         """Forget all connections and learned MAC addresses, and let no cached decision outlive its flows."""

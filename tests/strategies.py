@@ -30,6 +30,14 @@ from ovsfw.policy.model import (
 from ovsfw.policy.verdict import DHCP_SERVER, ICMP, ICMPV6, ROUTER_ADVERTISEMENT, SCTP, TCP, UDP, Connection
 
 UPLINK = 99
+# Ports `port-1` to `port-9` are in a policy's first network, `port-11` to `port-19` in its second; `port-11` has the
+# address of `port-1`, and often its MAC.
+NEXT_NETWORK = 10
+TWO_NETWORKS = ("blue", "red")
+VLANS = (0, 7, 8)
+STRANGER = 50
+# All of them, with at most five ports in each network.
+OFPORTS = (*range(1, 6), *range(NEXT_NETWORK + 1, NEXT_NETWORK + 6), STRANGER, UPLINK)
 # Small alphabets make things meet.
 SERVICE_PORTS = (1, 79, 80, 81, 443, 1023, 1024, 65535)
 PREFIXES = {
@@ -55,6 +63,26 @@ def address(family: Family, number: int) -> Prefix:
 def mac(number: int) -> int:
     """The MAC of the `number`-th port."""
     return 0x525400000000 | number
+
+
+def number_of(name: str) -> int:
+    """Of a port, by its id: also its ofport."""
+    return int(name.rsplit("-", 1)[1])
+
+
+def twin(policy: Policy, connection: Connection) -> Connection | None:
+    """The same packet in the other network, between the ports there with the same numbers; None without such ports."""
+    ends = [_twin_of(policy, name) for name in (connection.sender, connection.receiver)]
+    if any(name is not None and name not in policy.ports for name in ends):
+        return None
+    return replace(connection, sender=ends[0], receiver=ends[1])
+
+
+def _twin_of(policy: Policy, name: str | None) -> str | None:
+    if name is None:
+        return None
+    away = NEXT_NETWORK if policy.ports[name].network_id != TWO_NETWORKS[1] else -NEXT_NETWORK
+    return f"port-{number_of(name) + away}"
 
 
 @st.composite
@@ -149,8 +177,10 @@ def address_group(draw: st.DrawFn, name: str) -> AddressGroup:
 
 
 @st.composite
-def ports(draw: st.DrawFn, number: int, groups: list[SecurityGroup]) -> Port:
+def ports(draw: st.DrawFn, number: int, groups: list[SecurityGroup], network: str | None) -> Port:
     """A port; its groups are all stateful or all stateless; without port security it has neither groups nor pairs."""
+    inside = number % NEXT_NETWORK
+    own_mac = mac(draw(st.sampled_from((inside, number))))
     kind = draw(st.sampled_from((True, True, True, False)))
     fitting = [group.id for group in groups if group.stateful is kind]
     names = tuple(sorted(draw(st.lists(st.sampled_from(fitting), max_size=3, unique=True)))) if fitting else ()
@@ -159,7 +189,7 @@ def ports(draw: st.DrawFn, number: int, groups: list[SecurityGroup]) -> Port:
         st.lists(
             st.builds(
                 Claim,
-                st.sampled_from((mac(number), 0x00005E000101)),
+                st.sampled_from((own_mac, 0x00005E000101)),
                 st.sampled_from(("10.0.0.200", "10.0.0.128/30", "2001:db8::200", "0.0.0.0/0")).map(Prefix.parse),
             ),
             max_size=3,
@@ -167,40 +197,46 @@ def ports(draw: st.DrawFn, number: int, groups: list[SecurityGroup]) -> Port:
         )
     )
     fixed = tuple(
-        address(family, number) for family in draw(st.sampled_from(((Family.IPV4, Family.IPV6), (Family.IPV4,))))
+        address(family, inside) for family in draw(st.sampled_from(((Family.IPV4, Family.IPV6), (Family.IPV4,))))
     )
     return Port(
         f"port-{number}",
-        mac(number),
+        own_mac,
         fixed,
         tuple(pairs) if secure else (),
         names if secure else (),
         port_security=secure,
+        network_id=network,
     )
 
 
 @st.composite
 def policies(draw: st.DrawFn, max_ports: int = 5) -> Policy:
-    """A valid policy whose ports are in one network."""
+    """A valid policy whose ports are in one network, or in two with the same addresses."""
     names = [f"group-{index}" for index in range(draw(st.integers(1, 4)))]
     sets = ["set-0", "set-1"]
     groups = [draw(security_groups(name, names, sets)) for name in names]
-    chosen = [draw(ports(number, groups)) for number in range(1, draw(st.integers(2, max_ports)) + 1)]
+    inside = draw(st.sampled_from(((None,), TWO_NETWORKS)))
+    chosen = [
+        draw(ports(place * NEXT_NETWORK + number, groups, network))
+        for place, network in enumerate(inside)
+        for number in range(1, draw(st.integers(2, max_ports)) + 1)
+    ]
     return Policy(
         {port.id: port for port in chosen},
         {group.id: group for group in groups},
         {name: draw(address_group(name)) for name in sets},
         tuple(draw(tiers(f"tier-{index}", names, sets)) for index in range(draw(st.sampled_from((0, 0, 1, 2, 3))))),
-        networks={None: draw(networks())},
+        networks={network: draw(networks(network)) for network in inside},
     )
 
 
 @st.composite
-def networks(draw: st.DrawFn) -> Network:
+def networks(draw: st.DrawFn, name: str | None) -> Network:
     """Sometimes it trusts some of those outside only."""
     sources = [Prefix.parse(text) for found in OUTSIDE.values() for text in found]
     trusted = st.none() | st.lists(st.sampled_from(sources), max_size=3, unique=True).map(tuple)
-    return Network(None, draw(trusted), draw(trusted))
+    return Network(name, draw(trusted), draw(trusted))
 
 
 @st.composite
@@ -218,19 +254,21 @@ def from_a_server(draw: st.DrawFn, connection: Connection) -> Connection:
 
 @st.composite
 def bindings_for(draw: st.DrawFn, policy: Policy) -> Bindings:
-    """Most ports are here, in one VLAN, sometimes with a port that no policy knows; one uplink."""
-    here = [name for name in sorted(policy.ports) if draw(st.sampled_from((True, True, True, False)))]
-    vlan = draw(st.sampled_from((0, 0, 7)))
-    bound = [Binding(name, int(name.rsplit("-", 1)[1]), vlan) for name in here]
+    """Most ports are here, each network in a VLAN, sometimes with a port that no policy knows; one uplink."""
+    here = [port for _, port in sorted(policy.ports.items()) if draw(st.sampled_from((True, True, True, False)))]
+    vlans = draw(st.permutations(VLANS))
+    vlan_of = dict(zip(sorted({port.network_id or "" for port in policy.ports.values()}), vlans, strict=False))
+    bound = [Binding(port.id, number_of(port.id), vlan_of[port.network_id or ""]) for port in here]
     if draw(st.booleans()):
-        bound.append(Binding("nobody", 50, vlan))
+        bound.append(Binding("nobody", STRANGER, vlans[0]))
     return Bindings(tuple(bound), (Uplink(UPLINK),))
 
 
 @st.composite
 def connections(draw: st.DrawFn, policy: Policy) -> Connection:
-    """Between two ports, or a port and the world outside; now and then from an address that is not its own."""
-    names: list[str | None] = [*sorted(policy.ports), None]
+    """Between two ports of a network, or a port and the world; now and then from an address that is not its own."""
+    inside = policy.ports[draw(st.sampled_from(sorted(policy.ports)))].network_id
+    names: list[str | None] = [*sorted(name for name, port in policy.ports.items() if port.network_id == inside), None]
     sender = draw(st.sampled_from(names))
     receiver = draw(st.sampled_from([name for name in names if name != sender]))
     family = draw(families)
@@ -249,8 +287,7 @@ def _address_of(draw: st.DrawFn, policy: Policy, name: str | None, family: Famil
     outside = st.sampled_from(OUTSIDE[family]).map(Prefix.parse)
     if name is None:
         return draw(outside)
-    number = int(name.rsplit("-", 1)[1])
-    own = st.just(address(family, number))
+    own = st.just(address(family, number_of(name) % NEXT_NETWORK))
     claimed = [claim.prefix for claim in policy.ports[name].pairs if claim.prefix.family is family]
     paired = [
         prefix if prefix.is_host else Prefix(family, prefix.value, family.bits) for prefix in claimed if prefix.length

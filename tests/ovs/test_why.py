@@ -30,7 +30,7 @@ from ovsfw.switch.rundir import control_socket
 from ovsfw.switch.trace import trace
 from tests import strategies
 from tests.dummy import BRIDGE, DummySwitch
-from tests.strategies import UPLINK
+from tests.strategies import OFPORTS
 
 pytestmark = pytest.mark.ovs
 EXAMPLES = int(os.environ.get("OVSFW_EXAMPLES", "40"))
@@ -204,7 +204,7 @@ def test_without_a_switch(policy: Path, tmp_path: Path, capsys: pytest.CaptureFi
 
 @pytest.fixture(scope="module")
 def dummy(dummy_ovs: PrivateSwitch) -> DummySwitch:
-    return DummySwitch(dummy_ovs, (1, 2, 3, 4, 5, 50, UPLINK))
+    return DummySwitch(dummy_ovs, OFPORTS)
 
 
 @settings(
@@ -216,7 +216,7 @@ def dummy(dummy_ovs: PrivateSwitch) -> DummySwitch:
 def test_the_switch_agrees_for_any_policy(dummy: DummySwitch, data: st.DataObject) -> None:
     policy = data.draw(strategies.policies())
     bindings = data.draw(strategies.bindings_for(policy))
-    dummy.tag([bound.ofport for bound in bindings.endpoints], bindings.endpoints[0].vlan if bindings.endpoints else 0)
+    dummy.wire(bindings)
     dummy.keep_connections(compile_policy(policy, bindings))
     for _ in range(data.draw(st.integers(1, 8))):
         connection = data.draw(strategies.connections(policy))
@@ -230,8 +230,9 @@ def goes_by_a_shared_mac(policy: Policy, connection: Connection) -> bool:
     """Several ports answer for it (VRRP): which of them gets the packet is nothing that a policy says."""
     if connection.receiver is None:
         return False
-    mac = mac_for(policy.ports[connection.receiver], connection.destination)
-    return sum(mac in port.macs for port in policy.ports.values()) > 1
+    receiver = policy.ports[connection.receiver]
+    mac = mac_for(receiver, connection.destination)
+    return sum(mac in port.macs for port in policy.ports.values() if port.network_id == receiver.network_id) > 1
 
 
 def passages(dummy: DummySwitch, policy: Policy, bindings: Bindings, connection: Connection) -> Iterator[Passage]:

@@ -233,8 +233,7 @@ class Bench:
         tags = vlans or {}
         here = [Binding(name, NUMBERS[name], tags.get(name, 0)) for name in policy.ports if name not in away]
         self.policy, self.bindings = policy, Bindings((*sorted(here, key=lambda bound: bound[1]), *strangers), uplinks)
-        for bound in self.bindings.endpoints:
-            self.switch.tag([bound.ofport], bound.vlan)
+        self.switch.wire(self.bindings)
         self.install()
         self.switch.forget()
 
