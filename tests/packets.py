@@ -54,4 +54,4 @@ def _icmpv6(connection: Connection) -> Packet:
     if connection.icmp_type == v.ROUTER_ADVERTISEMENT:
         return ICMPv6ND_RA()
     kind = ICMPv6EchoReply if connection.icmp_type in ECHO_REPLIES else ICMPv6EchoRequest
-    return kind(id=7, data=b"payload")
+    return kind(code=connection.icmp_code, id=7, data=b"payload")

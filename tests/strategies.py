@@ -134,7 +134,7 @@ def rules(draw: st.DrawFn, name: str, groups: list[str], address_groups: list[st
     ports = draw(st.none() | port_ranges()) if protocol in (TCP, UDP, SCTP) else None
     kind = code = None
     if protocol == icmp:
-        kind = draw(st.none() | st.sampled_from((8, 0, 3) if family is Family.IPV4 else (128, 129, 1)))
+        kind = draw(st.none() | st.sampled_from((8, 8, 0, 3) if family is Family.IPV4 else (128, 128, 129, 1)))
         code = draw(st.none() | st.sampled_from((0, 1))) if kind is not None else None
     return Rule(
         name,
@@ -266,20 +266,42 @@ def bindings_for(draw: st.DrawFn, policy: Policy) -> Bindings:
 
 @st.composite
 def connections(draw: st.DrawFn, policy: Policy) -> Connection:
-    """Between two ports of a network, or a port and the world; now and then from an address that is not its own."""
+    """Between two ports of a network, or a port and the world; now and then from an address that is not its own.
+
+    Half of them are aimed at a rule, or just beside it.
+    """
     inside = policy.ports[draw(st.sampled_from(sorted(policy.ports)))].network_id
     names: list[str | None] = [*sorted(name for name, port in policy.ports.items() if port.network_id == inside), None]
-    sender = draw(st.sampled_from(names))
+    sender = draw(st.sampled_from((*names, None)))
     receiver = draw(st.sampled_from([name for name in names if name != sender]))
-    family = draw(families)
+    aims = [rule for rule in policy.rules if rule.protocol is not None and _concerns(policy, rule, sender, receiver)]
+    aim = draw(st.none() | st.sampled_from(aims)) if aims else None
+    family = aim.family if aim else draw(families)
     source, destination = draw(_address_of(policy, sender, family)), draw(_address_of(policy, receiver, family))
-    protocol = draw(st.sampled_from((TCP, TCP, UDP, SCTP, ICMP if family is Family.IPV4 else ICMPV6, 47)))
-    source_port = destination_port = kind = 0
+    anything = st.sampled_from((TCP, TCP, UDP, SCTP, ICMP if family is Family.IPV4 else ICMPV6, 47))
+    protocol = aim.protocol if aim and aim.protocol is not None else draw(anything)
+    source_port = destination_port = kind = code = 0
     if protocol in (TCP, UDP, SCTP):
-        source_port, destination_port = 30000, draw(st.sampled_from((*SERVICE_PORTS, 2, 1000, 65534)))
+        source_port, destination_port = 30000, draw(_port_near(aim))
     elif protocol in (ICMP, ICMPV6):
         kind = 8 if family is Family.IPV4 else 128
-    return Connection(sender, receiver, source, destination, protocol, source_port, destination_port, kind)
+        code = aim.icmp_code or 0 if aim else 0
+    return Connection(sender, receiver, source, destination, protocol, source_port, destination_port, kind, code)
+
+
+def _concerns(policy: Policy, rule: Rule, sender: str | None, receiver: str | None) -> bool:
+    """Whether a rule of a tier, or of a group of the end whose rules are asked in its direction."""
+    end = sender if rule.direction is Direction.EGRESS else receiver
+    names = policy.ports[end].security_groups if end else ()
+    return rule.id.startswith("tier") or any(rule.id.startswith(f"{name}/") for name in names)
+
+
+def _port_near(aim: Rule | None) -> st.SearchStrategy[int]:
+    """One of a rule's ports, or on the wrong side of its borders."""
+    if aim is None or aim.ports is None:
+        return st.sampled_from((*SERVICE_PORTS, 2, 1000, 65534))
+    first, last = aim.ports
+    return st.sampled_from([port for port in (first, last, first - 1, last + 1) if 0 < port < 65536])
 
 
 @st.composite
