@@ -13,6 +13,7 @@ import queue
 import sys
 import threading
 import time
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
@@ -126,15 +127,24 @@ class Journal:
     def __init__(self, path: Path, known: Known) -> None:
         """`path` is the management socket of the bridge."""
         self._path, self._known = path, known
+        # Copies a second, and at once.
+        self.rate, self.burst = LOG_RATE, LOG_BURST
+        self._is_new = True
 
     async def prepare(self) -> None:
         """Make the meters that the flows refer to.  Raises SwitchError."""
-        await packet_in.add_meters(self._path, LOG_METERS, LOG_RATE, LOG_BURST)
+        await packet_in.add_meters(self._path, LOG_METERS, self.rate, self.burst, change=self._is_new)
+        self._is_new = False
 
     async def run(self, lines: Lines) -> None:
         """Write what comes.  Raises SwitchError when the bridge is away."""
+        async for found in self.decisions():
+            lines.give(json.dumps(found))
+
+    async def decisions(self) -> AsyncIterator[dict[str, object]]:
+        """What comes, as it comes.  Raises SwitchError when the bridge is away."""
         async for copy in packet_in.packets(self._path, LOGGER, COPIED_BYTES):
             identity = self._known.identity()
             found = decision(identity, copy, time.time()) if identity else None
             if found:
-                lines.give(json.dumps(found))
+                yield found

@@ -14,6 +14,7 @@ import threading
 from ovsfw.apply import rundir_of
 from ovsfw.compiler import NEUTRON
 from ovsfw.errors import OvsfwError
+from ovsfw.neutron.logbook import LogBook
 from ovsfw.neutron.source import AgentSource
 from ovsfw.pidfile import PidFile
 from ovsfw.supervisor import Supervisor
@@ -33,13 +34,14 @@ AUDIT_EVERY = 30.0
 class Engine:
     """A source, the sync of one bridge, and the thread that runs it."""
 
-    def __init__(self, bridge: str, db: str = "") -> None:
-        """Begin.  `db` as `ovs-vsctl --db` has it, empty for the local one.
+    def __init__(self, bridge: str, db: str = "", book: LogBook | None = None) -> None:
+        """Begin.  `db` as `ovs-vsctl --db` has it, empty for the local one.  `book` has what is to be logged.
 
         Raises ConfigError when `ovsfw run` is at work on this machine: two that keep one bridge would fight.
         """
-        self.source = AgentSource()
-        self._place = Place(db or default_database(), bridge, NEUTRON)
+        self._book = book or LogBook()
+        self.source = AgentSource(self._book)
+        self._place = Place(db or default_database(), bridge, NEUTRON, logs=self._book.is_used)
         self._pidfile = PidFile(rundir_of(self._place.db) / PIDFILE)
         self._pidfile.claim()
         self._pidfile.write()
@@ -47,6 +49,7 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name=f"ovsfw-{bridge}", daemon=True)
         self._thread.start()
         self._ready.wait()
+        self._book.on_change = self._logs_changed
 
     @property
     def modified(self) -> int:
@@ -72,6 +75,14 @@ class Engine:
         self._thread.join()
         self._pidfile.release()
 
+    def _logs_changed(self) -> None:
+        self.flush()
+
+    async def _log_decisions(self) -> None:
+        """Raises SwitchError when the bridge is away."""
+        async for decision in self._sync.journal.decisions():
+            self._book.tell(decision)
+
     def _settle(self, why: str) -> bool:
         asked = asyncio.run_coroutine_threadsafe(self._sync.settle(why), self._loop)
         try:
@@ -93,5 +104,8 @@ class Engine:
         self._supervisor = Supervisor()
         self._sync = Sync(self.source, self._place, AUDIT_EVERY)
         self._supervisor.add("sync", self._sync.run)
+        if self._book.is_used:
+            self._sync.journal.rate, self._sync.journal.burst = self._book.rate, self._book.burst
+            self._supervisor.add("decisions", self._log_decisions)
         self._ready.set()
         await self._supervisor.run()

@@ -12,14 +12,19 @@ from types import SimpleNamespace
 from typing import Any
 
 from neutron.agent import firewall
+from neutron.conf.agent import agent_extensions_manager
 from neutron_lib.callbacks import events, registry, resources
+from oslo_config import cfg
 
 from ovsfw.compiler.hook import HOOK_COOKIE
 from ovsfw.neutron.bridge import PROTOCOLS, reserve_cookie
 from ovsfw.neutron.engine import Engine
+from ovsfw.neutron.logbook import BOOK
 from ovsfw.neutron.translate import Json
 
 logger = logging.getLogger(__name__)
+
+_STOCK_LOGGING = "log"
 
 
 class OvsfwFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]
@@ -43,7 +48,13 @@ class OvsfwFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]
         self._deferred = 0
         bridge.add_protocols(*PROTOCOLS)
         reserve_cookie(bridge, HOOK_COOKIE)
-        self._engine = Engine(bridge.br_name)
+        agent_extensions_manager.register_agent_ext_manager_opts()
+        if _STOCK_LOGGING in cfg.CONF.agent.extensions:
+            logger.error(
+                "the agent's extension `log` knows only Neutron's own flows and logs nothing here: "
+                "put ovsfw_log in its place (extensions in openvswitch_agent.ini)"
+            )
+        self._engine = Engine(bridge.br_name, book=BOOK)
         registry.subscribe(self._switch_restarted, resources.AGENT, events.OVS_RESTARTED)
 
     def _switch_restarted(self, *_args: object, **_kwargs: object) -> None:

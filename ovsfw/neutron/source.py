@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ovsfw.neutron import translate
+from ovsfw.neutron.log_objects import Wanted, wanted
+from ovsfw.neutron.logbook import LogBook
 from ovsfw.neutron.translate import Group, Json, trusted_port
 from ovsfw.policy.addresses import Prefix
 from ovsfw.policy.model import Policy, Port
@@ -26,8 +28,9 @@ class AgentSource:
     and its first call tells of all its ports.
     """
 
-    def __init__(self) -> None:
-        """Nothing is known."""
+    def __init__(self, book: LogBook) -> None:
+        """Nothing is known; `book` has what is to be logged."""
+        self._book = book
         self._lock = threading.RLock()
         self._ports: dict[str, Port] = {}
         self._groups: dict[str, Group] = {}
@@ -85,7 +88,8 @@ class AgentSource:
         with self._lock:
             if not self._has_ports:
                 return False
-            policy = translate.assemble(self._ports, self._groups, self._members)
+            logged = wanted(self._book.logs, self._ports) if self._book.is_used else Wanted()
+            policy = translate.assemble(self._ports, self._groups, self._members, logged)
             if policy != self._policy:
                 self._policy = policy
             self._tell()

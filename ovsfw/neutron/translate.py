@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from ovsfw.neutron.log_objects import NOTHING, Wanted
 from ovsfw.policy import protocols
 from ovsfw.policy.addresses import Family, Prefix, parse_mac
 from ovsfw.policy.model import (
     AddressGroup,
     Claim,
     Direction,
+    Log,
     Policy,
     Port,
     PortRange,
@@ -43,6 +45,12 @@ _NEAR_PREFIX = {
 }
 _HIGHEST_PORT, _HIGHEST_ICMP = 65535, 255
 _FAMILIES = {family.ethertype: family for family in Family}
+
+# By whether they are stateful; no id of Neutron's has a space.
+_DROPS = {
+    stateful: SecurityGroup(f"logged drops{'' if stateful else ', stateless'}", stateful=stateful, log=Log.DROPPED)
+    for stateful in (True, False)
+}
 
 _mac = lru_cache(maxsize=1 << 16)(parse_mac)
 _prefix = lru_cache(maxsize=1 << 17)(Prefix.parse)
@@ -219,9 +227,12 @@ def _texts(addresses: Iterable[Any]) -> Iterator[str]:
 
 
 def assemble(
-    ports: Mapping[str, Port], groups: Mapping[str, Group], members: Mapping[str, tuple[Prefix, ...]]
+    ports: Mapping[str, Port],
+    groups: Mapping[str, Group],
+    members: Mapping[str, tuple[Prefix, ...]],
+    logged: Wanted = NOTHING,
 ) -> Policy:
-    """The policy for these ports.
+    """The policy for these ports; `logged` is what is to be logged.
 
     A group without rules is left out, for nobody says whether it is stateful, and it allows nothing either way.  The
     whole world as an allowed address pair makes nobody a member (see `Policy.members`).
@@ -241,9 +252,29 @@ def assemble(
         if name in by_group:
             inside = tuple(prefix for prefix in inside if prefix.length)
         sets[name] = AddressGroup(name, "", inside)
-    known = {name: _with_groups(ports[name], chosen) for name in sorted(ports)}
-    return Policy(known, {name: group.group for name, group in chosen.items()}, sets)
+    asked = {name: _logging(group.group) if name in logged.accepted else group.group for name, group in chosen.items()}
+    known = {name: _with_groups(ports[name], asked) for name in sorted(ports)}
+    policy = Policy(known, asked, sets)
+    return _logging_drops(policy, logged.dropped.intersection(known)) if logged.dropped else policy
 
 
-def _with_groups(port: Port, groups: Mapping[str, Group]) -> Port:
+def _with_groups(port: Port, groups: Mapping[str, SecurityGroup]) -> Port:
     return replace(port, security_groups=tuple(name for name in port.security_groups if name in groups))
+
+
+def _logging(group: SecurityGroup) -> SecurityGroup:
+    return replace(group, log=Log.ACCEPTED)
+
+
+def _logging_drops(policy: Policy, names: Iterable[str]) -> Policy:
+    """With a group without rules at some ports: what it logs is what the port drops, whatever its other groups are.
+
+    Groups of both kinds at a port would make it stateful, so it is of the kind of the others.
+    """
+    ports = dict(policy.ports)
+    for name in names:
+        port = ports[name]
+        extra = _DROPS[not policy.is_stateless(port)]
+        ports[name] = replace(port, security_groups=(*port.security_groups, extra.id))
+    extras = {group.id: group for group in _DROPS.values()}
+    return replace(policy, ports=ports, security_groups={**policy.security_groups, **extras})

@@ -50,9 +50,17 @@ class PacketIn(NamedTuple):
 
 def add_meter(meter: int, rate: int, burst: int, xid: int) -> bytes:
     """A meter of packets a second; one that exists is refused as METER_EXISTS."""
-    band = struct.pack("!HHII4x", ofproto.OFPMBT_DROP, 16, rate, burst)
-    body = struct.pack("!HHI", ofproto.OFPMC_ADD, _METER_FLAGS, meter) + band
-    return wire.message(ofproto.OFPT_METER_MOD, xid, body)
+    return _meter(ofproto.OFPMC_ADD, meter, (rate, burst), xid)
+
+
+def change_meter(meter: int, rate: int, burst: int, xid: int) -> bytes:
+    """The same of a meter that exists; it begins with a full burst again."""
+    return _meter(ofproto.OFPMC_MODIFY, meter, (rate, burst), xid)
+
+
+def _meter(command: int, meter: int, limit: tuple[int, int], xid: int) -> bytes:
+    band = struct.pack("!HHII4x", ofproto.OFPMBT_DROP, 16, *limit)
+    return wire.message(ofproto.OFPT_METER_MOD, xid, struct.pack("!HHI", command, _METER_FLAGS, meter) + band)
 
 
 def subscription(controller: int, fragments: int, length: int, xid: int) -> Iterator[bytes]:

@@ -22,14 +22,17 @@ class MeterRefusedError(SwitchError):
     """The switch is there, but its datapath has no meters, or no such ones."""
 
 
-async def add_meters(path: Path, meters: Iterable[int], rate: int, burst: int) -> None:
-    """Make sure that meters exist; they are lost when ovs-vswitchd restarts.
+async def add_meters(path: Path, meters: Iterable[int], rate: int, burst: int, *, change: bool = False) -> None:
+    """Make sure that meters exist, and with `change` that they are such; they are lost when ovs-vswitchd restarts.
 
     Raises SwitchError; MeterRefusedError when trying again is no use.
     """
     connection = await Connection.open(path)
     try:
-        await connection.send([packet_in.add_meter(meter, rate, burst, connection.xids()) for meter in meters])
+        for meter in meters:
+            await connection.send([packet_in.add_meter(meter, rate, burst, connection.xids())])
+            if change:
+                await connection.send([packet_in.change_meter(meter, rate, burst, connection.xids())])
         barrier = connection.xids()
         await connection.send([wire.barrier(barrier)])
         while (answer := await connection.receive()).xid != barrier:

@@ -71,7 +71,7 @@ def api(method: str, path: str, body: Json | None = None) -> Any:
 
 def create(kind: str, **values: Any) -> Json:
     """An object of the API: `create("security-group", name="web")`."""
-    key = kind.replace("-", "_")
+    key = kind.rpartition("/")[2].replace("-", "_")
     plural = f"{kind}es" if kind.endswith("s") else f"{kind}s"
     found: Json = api("POST", plural, {key: {"project_id": PROJECT, **values}})[key]
     return found
@@ -91,6 +91,11 @@ class Host:
     def netns(self) -> str:
         """Its network namespace."""
         return self.name
+
+    @property
+    def decisions(self) -> Path:
+        """Where its agent logs what the logging API asks for."""
+        return self.directory / "decisions.log"
 
     @property
     def tunnel(self) -> str:
@@ -295,6 +300,8 @@ class Lab:
                 state=directory / "state",
                 driver=host.driver,
                 address=host.tunnel,
+                extensions="ovsfw_log,qos" if host.driver == "ovsfw" else "log,qos",
+                decisions=host.decisions,
             )
             + "".join(f"[privsep{section}]\nhelper_command = {helper}\n" for section in sections)
         )
@@ -337,11 +344,12 @@ class Lab:
         values["device_id"] = name
         port = create("port", **values, **{"binding:host_id": host.name})
         machine = Vm(name, host, port)
-        self._plug(machine, network["mtu"])
+        self.plug(machine, network["mtu"])
         until(lambda: api("GET", f"ports/{port['id']}")["port"]["status"] == "ACTIVE", f"{name} active", 60)
         return machine
 
-    def _plug(self, machine: Vm, mtu: int) -> None:
+    def plug(self, machine: Vm, mtu: int, bridge: str = "br-int") -> None:
+        """Make a VM, and plug it in as a hypervisor does."""
         port, host = machine.port, machine.host
         tap = f"tap{port['id'][:11]}"
         run("ip", "netns", "add", machine.name)
@@ -354,7 +362,7 @@ class Lab:
         run("ip", "-n", host.netns, "link", "set", tap, "up")
         ids = {"iface-id": port["id"], "iface-status": "active", "attached-mac": port["mac_address"]}
         settings = [f"external_ids:{key}={json.dumps(value)}" for key, value in ids.items()]
-        host.ovs("ovs-vsctl", "add-port", "br-int", tap, "--", "set", "interface", tap, *settings)
+        host.ovs("ovs-vsctl", "add-port", bridge, tap, "--", "set", "interface", tap, *settings)
 
 
 def _transport(address: str) -> str:
@@ -364,7 +372,7 @@ def _transport(address: str) -> str:
 _SERVER_CONF = """
 [DEFAULT]
 core_plugin = ml2
-service_plugins =
+service_plugins = log,qos,trunk
 auth_strategy = noauth
 transport_url = {transport}
 state_path = {state}
@@ -389,7 +397,7 @@ quota_address_group = -1
 type_drivers = vxlan
 project_network_types = vxlan
 mechanism_drivers = openvswitch
-extension_drivers = port_security
+extension_drivers = port_security,qos
 [ml2_type_vxlan]
 vni_ranges = 1000:1999
 """
@@ -417,6 +425,7 @@ state_path = {state}
 report_interval = 5
 polling_interval = 1
 tunnel_types = vxlan
+extensions = {extensions}
 root_helper = env
 [ovs]
 ovsdb_connection = tcp:127.0.0.1:6640
@@ -428,4 +437,6 @@ of_request_timeout = 60
 lock_path = {state}/lock
 [securitygroup]
 firewall_driver = {driver}
+[network_log]
+local_output_log_base = {decisions}
 """

@@ -16,7 +16,10 @@ from tests.neutron.lab import SERVER, Host, Lab, run, until
 
 DAEMON = "daemon"
 HOSTS_PORT, SERVERS_PORT = 6641, 6642
+# The trunk plugin refuses to start without the mechanism driver `openvswitch`.
 _POLICY_CONF = """
+[DEFAULT]
+service_plugins = log,qos
 [ml2]
 mechanism_drivers = ovsfw
 [ovsfw]

@@ -13,6 +13,7 @@ import pytest
 from ovsfw.errors import ConfigError
 from ovsfw.lab.vswitch import PrivateSwitch
 from ovsfw.neutron.engine import Engine
+from ovsfw.neutron.logbook import LogBook
 from tests.dummy import BRIDGE, DummySwitch
 from tests.neutron_agent import add_agent_flows
 from tests.ovs.packets.bench import address, mac
@@ -233,3 +234,37 @@ def test_answers_from_outside_arrive_tagged_and_tracked_by_others(engine: Engine
     answer = bytes(tcp(4, "uplink", "vm2", sport=443, dport=30000, flags="SA", seq=2000, ack=1001))
     tag = b"\x81\x00" + VLAN.to_bytes(2, "big")
     assert set(host.send(UPLINK, answer[:12] + tag + answer[12:])) == {2}
+
+
+def test_log_objects_get_the_decisions_they_ask_for(host: DummySwitch) -> None:
+    """One wants all of port 1, which is of a group, the other what the port without groups drops."""
+    host.switch.ofctl("del-flows", BRIDGE)
+    add_agent_flows(host.switch, BRIDGE)
+    book, written = LogBook(), list[str]()
+    book.is_used, book.write, book.burst = True, written.append, 123
+    engine = Engine(BRIDGE, host.switch.db, book)
+    try:
+        hand_over(engine)
+        engine.source.take_port(port(4))
+        assert engine.flush()
+        reaches(host, 2, 1)
+        rules = [{"security_group_id": "web"}]
+        ports = [{"port_id": name(1), "security_group_rules": rules}, {"port_id": name(4), "security_group_rules": []}]
+        book.take([{"id": "log1", "project_id": "p", "event": "ALL", "ports_log": ports}])
+        book.on_change()
+
+        def logs(sender: int, receiver: int, action: str, rule: str) -> bool:
+            reaches(host, sender, receiver)
+            wanted = (f"action={action} project_id=p log_resource_ids=['log1'] vm_port={name(receiver)}", rule)
+            return any(all(part in line for part in wanted) for line in written)
+
+        until(lambda: logs(2, 1, "ACCEPT", '"rule": "web/ingress-ipv4-tcp-80-from-app"'))
+        until(lambda: logs(3, 1, "DROP", "no rule accepted it"))
+        until(lambda: logs(2, 4, "DROP", "no rule accepted it"))
+        assert not [line for line in written if name(2) in line or name(3) in line]
+        assert "burst_size=123" in host.switch.ofctl("dump-meters", BRIDGE)
+        book.drop(["log1"])
+        book.on_change()
+        assert "controller" not in host.switch.ofctl("dump-flows", BRIDGE)
+    finally:
+        engine.close()
