@@ -229,7 +229,7 @@ def unit_of(key: Key, columns: Columns) -> Key:
 
 
 def _revision(columns: Columns | None) -> int:
-    found = None if columns is None else columns[REVISION]
+    found = None if columns is None else columns.get(REVISION)
     return -1 if found is None else int(found)
 
 
