@@ -219,7 +219,7 @@ class Sync:
             self._cautions.enforced(policy)
         said = self._note(change or Change(), milliseconds, self._reasons(why, policy, bindings), policy, bindings)
         self._warn(ovsdb.fail_mode(self.place.bridge))
-        await self._source.applied(policy)
+        await self._source.applied(policy, self._filtered(policy, bindings))
         return said
 
     def _known(self) -> tuple[Policy, Bindings] | None:
@@ -231,6 +231,11 @@ class Sync:
         if self.bindings is not None:
             why.extend(plugging(self.bindings, bindings))
         return why
+
+    def _filtered(self, policy: Policy, bindings: Bindings) -> frozenset[str]:
+        """The ports that pass what the policy says; the others pass nothing yet."""
+        wired = (bound for bound in bindings.endpoints if bound.vlan not in self.place.hook.unwired)
+        return frozenset(bound.port_id for bound in wired if bound.port_id in policy.ports)
 
     def _note(self, change: Change, milliseconds: float, why: list[str], policy: Policy, bindings: Bindings) -> str:
         """Record and log a step that went well."""

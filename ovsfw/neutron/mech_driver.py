@@ -9,14 +9,16 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from neutron.plugins.ml2.common.constants import NO_PBLOCKS_TYPES
 from neutron.plugins.ml2.drivers.openvswitch.mech_driver.mech_openvswitch import OpenvswitchMechanismDriver
+from neutron_lib import constants
 from neutron_lib.api.definitions import portbindings
 from neutron_lib.callbacks import events, registry, resources
 
-from ovsfw.neutron import config
+from ovsfw.neutron import config, provisioning
 from ovsfw.neutron.publish import ADDRESS_GROUP, GROUP, PORT
 from ovsfw.neutron.publishing import Publishing, Settings
-from ovsfw.neutron.server_database import snapshot
+from ovsfw.neutron.server_database import ports_of_subnet, snapshot
 from ovsfw.store.rows import Key
 
 logger = logging.getLogger(__name__)
@@ -32,13 +34,16 @@ class OvsfwMechanismDriver(OpenvswitchMechanismDriver):  # type: ignore[misc]
         super().initialize()
         section = config.register()
         remote = config.remote_of(section)
+        self._waits = False
         if remote is None:
             logger.warning("[ovsfw] connection is not set: nothing is published to a policy database")
             return
         if remote.tls is not None:
             remote.tls.context()
         settings = Settings(remote, section.retry_interval, section.repair_interval)
-        self._publishing = Publishing(settings, snapshot)
+        self._waits = section.wait_for_flows
+        self._losing: dict[str, list[str]] = {}
+        self._publishing = Publishing(settings, snapshot, provisioning)
         for resource, heard in (
             (resources.SECURITY_GROUP, self._group),
             (resources.SECURITY_GROUP_RULE, self._rule),
@@ -47,7 +52,37 @@ class OvsfwMechanismDriver(OpenvswitchMechanismDriver):  # type: ignore[misc]
         ):
             for event in _AFTER:
                 registry.subscribe(heard, resource, event)
+        registry.subscribe(self._subnet_goes, resources.SUBNET, events.PRECOMMIT_DELETE)
+        registry.subscribe(self._subnet_gone, resources.SUBNET, events.AFTER_DELETE)
         registry.subscribe(self._begin, resources.PROCESS, events.AFTER_INIT)
+
+    def create_port_precommit(self, context: Any) -> None:  # noqa: ANN401 - Neutron has no types
+        """A port that is bound from the start waits for its flows."""
+        super().create_port_precommit(context)
+        self._wait_for_flows(context)
+
+    def update_port_precommit(self, context: Any) -> None:  # noqa: ANN401
+        """So does one that is bound, or has gone down: it comes up when both the agent and the filter are ready."""
+        super().update_port_precommit(context)
+        active = constants.PORT_STATUS_ACTIVE
+        if context.original["status"] == active != context.current["status"] and self._wait_for_flows(context):
+            self._insert_provisioning_block(context)
+        elif context.host != context.original_host:
+            self._wait_for_flows(context)
+
+    def _wait_for_flows(self, context: Any) -> bool:  # noqa: ANN401
+        """Whether the port has to wait: its host is filtered by what is in the policy database."""
+        port, host = context.current, context.host
+        if (
+            not self._waits
+            or port["status"] == constants.PORT_STATUS_ACTIVE
+            or port["device_owner"] in NO_PBLOCKS_TYPES
+            or not self._publishing.readiness.is_known(host)
+        ):
+            return False
+        provisioning.block(context.plugin_context, port["id"])
+        self._publishing.wait_for_flows(port["id"], host)
+        return True
 
     def get_vif_details(self, context: Any, agent: Any, segment: Any) -> dict[str, Any]:  # noqa: ANN401
         """Filtered by Open vSwitch, without a hybrid bridge unless the agent of that host still needs one."""
@@ -71,3 +106,10 @@ class OvsfwMechanismDriver(OpenvswitchMechanismDriver):  # type: ignore[misc]
 
     def _port(self, _resource: str, _event: str, _trigger: object, payload: Any) -> None:  # noqa: ANN401
         self._publishing.mark([Key(PORT, payload.resource_id)])
+
+    def _subnet_goes(self, _resource: str, _event: str, _trigger: object, payload: Any) -> None:  # noqa: ANN401
+        """Ports lose the addresses that they have made themselves there, and Neutron says nothing of the ports."""
+        self._losing[payload.resource_id] = ports_of_subnet(payload.context.session, payload.resource_id)
+
+    def _subnet_gone(self, _resource: str, _event: str, _trigger: object, payload: Any) -> None:  # noqa: ANN401
+        self._publishing.mark(Key(PORT, port) for port in self._losing.pop(payload.resource_id, ()))

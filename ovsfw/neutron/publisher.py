@@ -82,15 +82,14 @@ class Publisher:
         async with connected(self._remote) as connection:
             return await self._plan(connection, None)
 
-    async def repair(self) -> Change:
-        """Mend what is not as Neutron's database says, and nothing else; the differences there were."""
+    async def repair(self) -> Plan:
+        """Mend what is not as Neutron's database says, and nothing else; what differed."""
         async with connected(self._remote) as connection:
             plan = await self._plan(connection, None)
-            if await _carry_out(connection, plan):
-                return plan.change
-        # Somebody else was faster; what is left of it takes less time.
-        await self.publish(units_of(plan))
-        return plan.change
+            if not await _carry_out(connection, plan):
+                # Somebody else was faster; what differed is a small part, and takes less time.
+                await self.publish(units_of(plan))
+        return plan
 
     async def take_turn(self, every: float) -> bool:
         """Whether the last comparison of any server is more than `every` seconds ago; this one's is then now."""

@@ -12,11 +12,14 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 from ovsfw.errors import OvsfwError
 from ovsfw.neutron.publisher import Neutron, Publisher
+from ovsfw.neutron.readiness import Readiness
 from ovsfw.store.client import Remote
 from ovsfw.store.rows import Key
 from ovsfw.supervisor import Backoff, Supervisor
@@ -26,6 +29,7 @@ logger = logging.getLogger(__name__)
 # Seconds that are waited for more marks, as of a bulk request.
 _COALESCE = 0.01
 _FIRST_PAUSE = 0.1
+_LOOK_AFTER = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +41,25 @@ class Settings:
     repair: float
 
 
+class Ports(Protocol):
+    """Which ports of Neutron wait for their flows."""
+
+    def complete(self, port: str) -> None:
+        """Let a port go on."""
+
+    def blocked(self) -> Mapping[str, str]:
+        """The ports that wait, and their hosts."""
+
+
 class Publishing:
     """The marks of this process, and the thread that works them off.
 
     Server processes fork after their drivers have been made, so the thread begins with the first mark of each.
     """
 
-    def __init__(self, settings: Settings, neutron: Neutron) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, neutron: Neutron, ports: Ports) -> None:
+        self.readiness = Readiness(settings.remote, ports.complete)
+        self._settings, self._ports = settings, ports
         self._publisher = Publisher(settings.remote, neutron)
         self._lock = threading.Lock()
         self._marks: set[Key] = set()
@@ -66,15 +81,21 @@ class Publishing:
                 ready.wait()
         self._loop.call_soon_threadsafe(self._due.set)
 
+    def wait_for_flows(self, port: str, host: str) -> None:
+        """Watch out for the flows of a port."""
+        self.readiness.adopt({port: host})
+        self.begin()
+        self._loop.call_soon_threadsafe(self._look.set)
+
     def _run(self, ready: threading.Event) -> None:
         asyncio.run(self._work(ready))
 
     async def _work(self, ready: threading.Event) -> None:
-        self._loop, self._due = asyncio.get_running_loop(), asyncio.Event()
+        self._loop, self._due, self._look = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
         supervisor = Supervisor()
         supervisor.add("publish", self._publish)
-        if self._settings.repair:
-            supervisor.add("repair", self._repair)
+        supervisor.add("look after", self._look_after)
+        supervisor.add("readiness", partial(self.readiness.run, self._look))
         ready.set()
         await supervisor.run()
 
@@ -120,12 +141,22 @@ class Publishing:
             self._marks.update(units)
         self._due.set()
 
-    async def _repair(self) -> None:
+    async def _look_after(self) -> None:
+        """What processes that have ended, or callbacks that Neutron lacks, have left behind; one server at a time."""
+        every = self._settings.repair or _LOOK_AFTER
         while True:
-            if await self._publisher.take_turn(self._settings.repair):
-                began = time.monotonic()
-                change = await self._publisher.repair()
-                if change.matters:
-                    logger.warning("the policy database differed from Neutron's, and was mended: %s", change.difference)
-                logger.debug("compared all of it in %.1f s", time.monotonic() - began)
-            await asyncio.sleep(self._settings.repair)
+            if await self._publisher.take_turn(every):
+                if self._settings.repair:
+                    await self._repair()
+                self.readiness.adopt(await asyncio.to_thread(self._ports.blocked))
+                self._look.set()
+            await asyncio.sleep(every)
+
+    async def _repair(self) -> None:
+        began = time.monotonic()
+        change = (await self._publisher.repair()).change
+        if change.matters:
+            logger.warning("the policy database differed from Neutron's, and was mended: %s", change.difference)
+        for problem in change.problems:
+            logger.error("%s", problem)
+        logger.debug("compared all of it in %.1f s", time.monotonic() - began)

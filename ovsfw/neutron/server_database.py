@@ -114,3 +114,9 @@ def snapshot() -> Iterator[Snapshot]:
     admin = context.get_admin_context()
     with api.CONTEXT_READER.using(admin):
         yield Snapshot(admin.session)
+
+
+def ports_of_subnet(session: Any, subnet: str) -> list[str]:  # noqa: ANN401
+    """The ports with an address of a subnet."""
+    query = sqlalchemy.select(models_v2.IPAllocation.port_id).where(models_v2.IPAllocation.subnet_id == subnet)
+    return [port for (port,) in session.execute(query) if port is not None]

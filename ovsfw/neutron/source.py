@@ -124,7 +124,7 @@ class AgentSource:
     def plugged(self, port_ids: frozenset[str]) -> None:
         """The agent knows."""
 
-    async def applied(self, policy: Policy) -> None:
+    async def applied(self, policy: Policy, ports: frozenset[str]) -> None:
         """The agent waits for each change by itself."""
 
     def reload(self) -> None:

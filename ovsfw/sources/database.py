@@ -74,12 +74,12 @@ class DatabaseSource:
                 self._copy.plug(port_ids)
             self._say()
 
-    async def applied(self, policy: Policy) -> None:
+    async def applied(self, policy: Policy, ports: frozenset[str]) -> None:
         """Say in the database which generation is in the flows, and for which ports."""
         for given in self._given:
             if given.policy is policy:
                 self._reached = given.generation
-        self._ready = (self._plugged or frozenset()) & policy.ports.keys()
+        self._ready = ports & (self._plugged or frozenset())
         self._say()
 
     def reload(self) -> None:

@@ -92,7 +92,7 @@ class FileSource:
     def plugged(self, port_ids: frozenset[str]) -> None:
         """A file has all ports."""
 
-    async def applied(self, policy: Policy) -> None:
+    async def applied(self, policy: Policy, ports: frozenset[str]) -> None:
         """A file wants no answer."""
 
     def reload(self) -> None:

@@ -46,8 +46,8 @@ class Source(Protocol):
     def plugged(self, port_ids: frozenset[str]) -> None:
         """Which ports (external_ids:iface-id) are on this host, so that a source for many hosts asks for these only."""
 
-    async def applied(self, policy: Policy) -> None:
-        """The flows of this policy, as `policy` gave it, are on the switch.  Never raises."""
+    async def applied(self, policy: Policy, ports: frozenset[str]) -> None:
+        """The flows of this policy, as `policy` gave it, are on the switch, for these ports of it.  Never raises."""
 
     def reload(self) -> None:
         """Look again now, even if nothing seems to have changed (SIGHUP)."""

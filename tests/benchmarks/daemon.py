@@ -48,7 +48,7 @@ class _Given:
     def reload(self) -> None:
         """There is nothing else."""
 
-    async def applied(self, policy: Policy) -> None:
+    async def applied(self, policy: Policy, ports: frozenset[str]) -> None:
         """Nobody waits for it."""
 
     async def close(self) -> None:

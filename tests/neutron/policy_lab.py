@@ -6,13 +6,16 @@ another driver are as in `lab`.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from tests.neutron.lab import SERVER, Host, Lab, run, until
+from tests.neutron.lab import BIN, SERVER, Host, Lab, LabError, run, until
 
 DAEMON = "daemon"
 HOSTS_PORT, SERVERS_PORT = 6641, 6642
@@ -45,13 +48,7 @@ class PolicyLab(Lab):
         """`repair` is the time between two comparisons of the databases, in seconds."""
         super().__init__(directory, drivers)
         self.keys = self.directory / "keys"
-        self.daemons: dict[str, subprocess.Popen[bytes]] = {}
         self._repair = repair
-
-    @property
-    def tls(self) -> tuple[str, ...]:
-        """Options of `ovsfw` for the server's key."""
-        return self._tls_of("neutron")
 
     @property
     def policy(self) -> str:
@@ -67,9 +64,40 @@ class PolicyLab(Lab):
             if host.driver == DAEMON:
                 self.start_daemon(host)
 
-    def ovsfw(self, *words: str, check: bool = True) -> str:
+    def ovsfw(self, *words: str) -> str:
         """What a command of ovsfw prints."""
-        return run(sys.executable, "-m", "ovsfw", *words, check=check)
+        return run(sys.executable, "-m", "ovsfw", *words)
+
+    def edit(self, kind: str, verb: str, *words: str) -> None:
+        """Change the policy database behind Neutron's back."""
+        self.ovsfw("db", kind, verb, *words, "--store", self.policy, *self._tls_of("neutron"))
+
+    def row(self, kind: str, name: str) -> str:
+        """An object of the policy database as JSON; empty when it is not there."""
+        found = json.loads(self.ovsfw("db", "export", "--store", self.policy, *self._tls_of("neutron")))
+        return next((json.dumps(each) for each in found[f"{kind}s"] if each["id"] == name), "")
+
+    def sync(self, what: str) -> tuple[int, str]:
+        """How `ovsfw-neutron-sync` ends, and what it prints."""
+        command = (str(BIN / "ovsfw-neutron-sync"), what, "--config-file", str(self.directory / "conf/neutron.conf"))
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        return done.returncode, done.stdout + done.stderr
+
+    def kill(self, *names: str) -> None:
+        """End processes of the lab; they have no say."""
+        for name in names:
+            process = self._processes.pop(name)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def start_server(self) -> None:
+        """Start Neutron's server again."""
+        self._server()
+
+    def start_queue(self) -> None:
+        """Start RabbitMQ again."""
+        self._rabbitmq()
+        until(lambda: self._listens(5672), "RabbitMQ")
 
     # --- The policy database ------------------------------------------------------------------------------------------
 
@@ -106,6 +134,8 @@ class PolicyLab(Lab):
         super()._configure(mysql)
         with (self.directory / "conf/neutron.conf").open("a") as file:
             file.write(_POLICY_CONF.format(port=SERVERS_PORT, keys=self.keys, repair=self._repair))
+        uwsgi = self.directory / "conf/uwsgi.ini"
+        uwsgi.write_text(uwsgi.read_text().replace("processes = 1", "processes = 2"))
         self.start_policy()
 
     def _host(self, host: Host) -> None:
@@ -118,13 +148,33 @@ class PolicyLab(Lab):
 
     def start_daemon(self, host: Host) -> None:
         """Start `ovsfw run` on a host."""
+        self.spawn(f"{host.name}-ovsfw", *self._daemon(host), env=host.environment)
+
+    def daemon_once(self, host: Host) -> str:
+        """What `ovsfw run` says where it must not begin.  Raises LabError when it does."""
+        command = self._daemon(host)
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=30, env=host.environment
+            )
+        except subprocess.TimeoutExpired:
+            raise LabError("a daemon that must not begin does") from None
+        if done.returncode != 1:
+            raise LabError(f"ends with {done.returncode}: {done.stderr}")
+        return done.stderr
+
+    def _daemon(self, host: Host) -> tuple[str, ...]:
         source = ("--policy", f"ssl:{SERVER}:{HOSTS_PORT}", "--host", host.name, *self._tls_of(host.name))
         command = (sys.executable, "-m", "ovsfw", "run", *source, "--hook", "neutron", "--log-level", "debug")
-        inside = ("ip", "netns", "exec", host.netns)
-        self.daemons[host.name] = self.spawn(f"{host.name}-ovsfw", *inside, *command, env=host.environment)
+        return ("ip", "netns", "exec", host.netns, *command)
 
-    def kill_daemon(self, host: Host) -> None:
-        """End it; it has no say."""
-        daemon = self.daemons.pop(host.name)
-        os.killpg(daemon.pid, signal.SIGKILL)
-        daemon.wait()
+    @contextmanager
+    def other_driver(self, host: Host, driver: str) -> Iterator[None]:
+        """For an agent that is started meanwhile."""
+        path = host.directory / "agent.conf"
+        before = path.read_text()
+        path.write_text(f"{before}[securitygroup]\nfirewall_driver = {driver}\n")
+        try:
+            yield
+        finally:
+            path.write_text(before)

@@ -133,8 +133,10 @@ def test_a_host_says_what_it_has(remote: Remote) -> None:
             await until(source.policy)
             policy = source.policy()
             assert policy is not None
-            assert (await host_row(remote)).get("generation", 0) != generation, "it is not in the flows yet"
-            await source.applied(policy)
+            row = await host_row(remote)
+            assert row.get("generation", 0) != generation, "it is not in the flows yet"
+            assert row.get("ports", ["set", []]) == ["set", []]
+            await source.applied(policy, frozenset({"vm1", "vm3"}))
             row = await until_row(remote, generation)
             assert row["ports"] == ["set", ["vm1", "vm3"]]
             # What does not concern this host it has at once.

@@ -108,7 +108,7 @@ def test_a_host_follows_the_policy_and_writes_its_row(site: Site) -> None:
             source.plugged(frozenset({"vm1"}))
             await until(source.policy)
             assert "vm1" in (source.policy() or Policy()).ports
-            await source.applied(source.policy() or Policy())
+            await source.applied(source.policy() or Policy(), frozenset({"vm1"}))
             assert (await until_row(local, generation))["ports"] == "vm1"
         finally:
             await source.close()
