@@ -6,6 +6,7 @@ from typing import Any
 
 from oslo_config import cfg
 
+from ovsfw.errors import ConfigError
 from ovsfw.store.client import WHERE, Remote, Tls
 
 GROUP = "ovsfw"
@@ -53,4 +54,6 @@ def remote_of(section: Any) -> Remote | None:  # noqa: ANN401
     if not section.connection:
         return None
     files = section.private_key, section.certificate, section.ca_cert
+    if not all(files) and "ssl:" in section.connection:
+        raise ConfigError(f"[ovsfw] connection = {section.connection} needs private_key, certificate and ca_cert")
     return Remote.parse(section.connection, Tls(*files) if all(files) else None)

@@ -77,7 +77,8 @@ class Publishing:
             if self._process != os.getpid():
                 self._process = os.getpid()
                 ready = threading.Event()
-                threading.Thread(target=self._run, args=(ready,), name="ovsfw-publish", daemon=True).start()
+                self._thread = threading.Thread(target=self._run, args=(ready,), name="ovsfw-publish", daemon=True)
+                self._thread.start()
                 ready.wait()
         self._loop.call_soon_threadsafe(self._due.set)
 
@@ -87,12 +88,19 @@ class Publishing:
         self.begin()
         self._loop.call_soon_threadsafe(self._look.set)
 
+    def close(self) -> None:
+        """End the thread; marks that are left are lost."""
+        if self._process == os.getpid():
+            self._loop.call_soon_threadsafe(self._supervisor.stop)
+            self._thread.join()
+            self._process = 0
+
     def _run(self, ready: threading.Event) -> None:
         asyncio.run(self._work(ready))
 
     async def _work(self, ready: threading.Event) -> None:
         self._loop, self._due, self._look = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
-        supervisor = Supervisor()
+        self._supervisor = supervisor = Supervisor()
         supervisor.add("publish", self._publish)
         supervisor.add("look after", self._look_after)
         supervisor.add("readiness", partial(self.readiness.run, self._look))

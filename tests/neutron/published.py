@@ -187,7 +187,7 @@ def differences_by_hand(bench: Bench, on: Machines) -> None:
     _is_published(lab)
     lab.kill("neutron-api", "neutron-rpc")
     lab.edit("rule", "add", on.web["id"], "direction=ingress", "protocol=tcp", "port_range_min=80", "port_range_max=80")
-    lab.edit("port", "delete", on.sibling.port["id"])
+    lab.edit("port", "del", on.sibling.port["id"])
     lab.edit("address-group", "add", "by-hand", "addresses=192.0.2.7")
     bench.obeys("planted rule", lambda: connects(on.client, on.server, 80))
     code, told = lab.sync("--dry-run")
@@ -201,7 +201,7 @@ def differences_by_hand(bench: Bench, on: Machines) -> None:
     code, told = lab.sync("--dry-run")
     if code or "0 differences" not in told:
         raise LabError(f"after --repair: {code}, {told}")
-    lab.edit("address-group", "delete", "by-hand")
+    lab.edit("address-group", "del", "by-hand")
     lab.start_server()
 
 
