@@ -23,6 +23,8 @@ from ovsfw.store.rows import Key
 
 logger = logging.getLogger(__name__)
 
+# Of the callbacks of one event: others tell the agents, and wait for a queue that is away.
+_FIRST = 0
 _AFTER = (events.AFTER_CREATE, events.AFTER_UPDATE, events.AFTER_DELETE)
 
 
@@ -51,7 +53,7 @@ class OvsfwMechanismDriver(OpenvswitchMechanismDriver):  # type: ignore[misc]
             (resources.PORT, self._port),
         ):
             for event in _AFTER:
-                registry.subscribe(heard, resource, event)
+                registry.subscribe(heard, resource, event, priority=_FIRST)
         registry.subscribe(self._subnet_goes, resources.SUBNET, events.PRECOMMIT_DELETE)
         registry.subscribe(self._subnet_gone, resources.SUBNET, events.AFTER_DELETE)
         registry.subscribe(self._begin, resources.PROCESS, events.AFTER_INIT)

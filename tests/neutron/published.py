@@ -171,7 +171,8 @@ def queue_away(bench: Bench, on: Machines) -> None:
         lab.kill("rabbitmq")
         with ThreadPoolExecutor(1) as pool:
             # Neutron's own notification of agents may keep the caller waiting.
-            asked = pool.submit(tcp, on.other, 8080)
+            asked = pool.submit(tcp, on.web, 80)
+            bench.obeys("RabbitMQ away: rule added", lambda: connects(on.client, on.server, 80))
             stays(lambda: pings(on.client, on.server), "a live rule has gone")
             lab.start_queue()
             made = asked.result()
