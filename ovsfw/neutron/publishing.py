@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 
 from ovsfw.errors import OvsfwError
@@ -86,7 +85,6 @@ class Publishing:
         """Watch out for the flows of a port."""
         self.readiness.adopt({port: host})
         self.begin()
-        self._loop.call_soon_threadsafe(self._look.set)
 
     def close(self) -> None:
         """End the thread; marks that are left are lost."""
@@ -99,11 +97,11 @@ class Publishing:
         asyncio.run(self._work(ready))
 
     async def _work(self, ready: threading.Event) -> None:
-        self._loop, self._due, self._look = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+        self._loop, self._due = asyncio.get_running_loop(), asyncio.Event()
         self._supervisor = supervisor = Supervisor()
         supervisor.add("publish", self._publish)
         supervisor.add("look after", self._look_after)
-        supervisor.add("readiness", partial(self.readiness.run, self._look))
+        supervisor.add("readiness", self.readiness.run)
         ready.set()
         await supervisor.run()
 
@@ -157,7 +155,6 @@ class Publishing:
                 if self._settings.repair:
                     await self._repair()
                 self.readiness.adopt(await asyncio.to_thread(self._ports.blocked))
-                self._look.set()
             await asyncio.sleep(every)
 
     async def _repair(self) -> None:

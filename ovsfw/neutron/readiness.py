@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
-from ovsfw.errors import StoreError
 from ovsfw.store.client import Remote
-from ovsfw.store.waiting import hosts
-from ovsfw.supervisor import Backoff
+from ovsfw.store.hosts import Hosts
+from ovsfw.store.report import HostState
 
-logger = logging.getLogger(__name__)
-
-# Seconds: between two looks at the hosts while a port waits, and while none does.
-_LOOK = (0.1, 2.0)
-_IDLE = 10.0
+# Seconds between two looks at hosts that say nothing: such a host dies.
+_LOOK = 10.0
 # How long a process remembers a port of its own.
 _PATIENCE = 300.0
 
@@ -34,9 +30,10 @@ class Readiness:
         self._lock = threading.Lock()
         self._waiting: dict[str, tuple[str, float]] = {}
         self._hosts: frozenset[str] = frozenset()
+        self._news: asyncio.Event | None = None
 
     def is_known(self, host: str) -> bool:
-        """Whether a host has a row in the policy database, alive or not, as of a few seconds ago."""
+        """Whether a host has a row in the policy database, alive or not, as far as is known now."""
         return host in self._hosts
 
     def adopt(self, ports: Mapping[str, str]) -> None:
@@ -44,36 +41,36 @@ class Readiness:
         until = time.monotonic() + _PATIENCE
         with self._lock:
             self._waiting |= {port: (host, until) for port, host in ports.items()}
+        news = self._news
+        if news is not None:
+            self._loop.call_soon_threadsafe(news.set)
 
-    async def run(self, due: asyncio.Event) -> None:
-        """Look for ever; at once when `due` is set."""
-        backoff = Backoff(*_LOOK)
-        while True:
-            waiting = self._still_waiting()
-            await self._look(waiting)
-            try:
-                await asyncio.wait_for(due.wait(), backoff.pause() if waiting else _IDLE)
-            except asyncio.TimeoutError:
-                continue
-            due.clear()
-            backoff.reset()
+    async def run(self) -> None:
+        """Follow the hosts for ever."""
+        followed = Hosts(self._remote)
+        self._loop, self._news = asyncio.get_running_loop(), followed.changed
+        try:
+            while True:
+                await self._look(followed.all())
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(followed.changed.wait(), _LOOK)
+                followed.changed.clear()
+        finally:
+            self._news = None
+            followed.close()
 
-    def _still_waiting(self) -> dict[str, str]:
+    async def _look(self, found: Sequence[HostState]) -> None:
+        now = time.time()
+        self._hosts = frozenset(host.name for host in found)
+        there = {(port, host.name) for host in found if host.is_alive(now) for port in host.ready}
+        for port in self._ready(there):
+            await asyncio.to_thread(self._complete, port)
+            with self._lock:
+                self._waiting.pop(port, None)
+
+    def _ready(self, there: Collection[tuple[str, str]]) -> list[str]:
+        """The ports that need not wait any more; those that have waited for too long are forgotten."""
         now = time.monotonic()
         with self._lock:
             self._waiting = {port: (host, until) for port, (host, until) in self._waiting.items() if until > now}
-            return {port: host for port, (host, _) in self._waiting.items()}
-
-    async def _look(self, waiting: Mapping[str, str]) -> None:
-        try:
-            self._hosts, states = await hosts(self._remote, frozenset(waiting.values()))
-        except (StoreError, OSError) as error:
-            logger.debug("the hosts are not known now: %s", error)
-            return
-        now = time.time()
-        there = {(port, host.name) for host in states.values() if host.is_alive(now) for port in host.ports}
-        for port, host in waiting.items():
-            if (port, host) in there:
-                await asyncio.to_thread(self._complete, port)
-                with self._lock:
-                    self._waiting.pop(port, None)
+            return [port for port, (host, _) in self._waiting.items() if (port, host) in there]

@@ -16,26 +16,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tests.neutron.lab import Host, LabError, Vm, api, create, until
-from tests.neutron.policy_lab import DAEMON, PolicyLab
-from tests.neutron.real import (
-    CASES,
+from tests.neutron.bench import (
     OBEY_TIMEOUT,
     Bench,
     Machines,
-    across,
-    bench_of,
     connects,
     delete,
     group,
-    machines_of,
-    passes,
     pings,
-    print_times,
     rule,
     stays,
     tcp,
 )
+from tests.neutron.lab import Host, LabError, Vm, api, create, until
+from tests.neutron.policy_lab import DAEMON, PolicyLab
+from tests.neutron.real import CASES, across, bench_of, machines_of, passes, print_times
 
 REPAIR_EVERY = 20.0
 

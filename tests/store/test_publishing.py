@@ -150,7 +150,7 @@ def test_what_nobody_has_marked_is_found(remote: Remote, cloud: Cloud, waiting: 
 
 def say(remote: Remote, host: str, *names: str, seen: float | None = None) -> None:
     """What a host says of itself."""
-    row = {"name": host, "ports": ["set", list(names)], "last_seen": int(seen or time.time())}
+    row = {"name": host, "ready": ["set", list(names)], "last_seen": int(seen or time.time())}
     delete = {"op": "delete", "table": "Host", "where": [["name", "==", host]]}
 
     async def write() -> None:
