@@ -91,7 +91,7 @@ def _host_and_port(where: str) -> tuple[str, int]:
 
 
 class Connection:
-    """One open connection; requests go one after the other."""
+    """One open connection; it answers the server's probes, so that it may be kept."""
 
     def __init__(self, address: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.address = address
@@ -99,15 +99,18 @@ class Connection:
         self._writer = writer
         self._number = 0
         self._data = bytearray()
+        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._listener = asyncio.create_task(self._listen())
 
     async def call(self, method: str, params: Sequence[object]) -> Any:  # noqa: ANN401 - whatever it answers
         """What the server answers.  Raises StoreError when it refuses, OSError when the connection is lost."""
+        if self._listener.done():
+            raise ConnectionResetError(f"{self.address}: the connection is closed")
         self._number += 1
+        answer = self._answers[self._number] = asyncio.get_running_loop().create_future()
         self._send({"id": self._number, "method": method, "params": params})
         await self._writer.drain()
-        while (message := await self._receive()).get("id") != self._number or "method" in message:
-            if message.get("method") == "echo":
-                self._send({"id": message["id"], "result": message["params"], "error": None})
+        message = await answer
         if message.get("error") is not None:
             raise StoreError(f"{self.address}: {words(message['error'])}")
         return message["result"]
@@ -115,8 +118,29 @@ class Connection:
     def _send(self, message: dict[str, object]) -> None:
         self._writer.write(json.dumps(message).encode())
 
-    async def _receive(self) -> dict[str, Any]:
-        """The next message; they follow each other without anything between."""
+    async def _listen(self) -> None:
+        """Hand out answers until the connection is lost."""
+        lost = ConnectionResetError(f"{self.address}: the server closed the connection")
+        try:
+            while (message := await self._receive()) is not None:
+                if message.get("method") == "echo":
+                    self._send({"id": message["id"], "result": message["params"], "error": None})
+                elif "method" not in message and message["id"] in self._answers:
+                    self._hand_out(message)
+        except OSError as error:
+            lost = ConnectionResetError(f"{self.address}: {error.strerror or error}")
+        finally:
+            for answer in self._answers.values():
+                if not answer.done():
+                    answer.set_exception(lost)
+
+    def _hand_out(self, message: dict[str, Any]) -> None:
+        answer = self._answers.pop(message["id"])
+        if not answer.done():  # nobody may wait for it any more
+            answer.set_result(message)
+
+    async def _receive(self) -> dict[str, Any] | None:
+        """The next message, None at the end; they follow each other without anything between."""
         while True:
             # Parsing a part is wasted work, so look for what an object ends with.
             if self._data.endswith(b"}"):
@@ -127,11 +151,12 @@ class Connection:
                     return dict(message)
             chunk = await self._reader.read(_READ_SIZE)
             if not chunk:
-                raise ConnectionResetError(f"{self.address}: the server closed the connection")
+                return None
             self._data += chunk
 
     def close(self) -> None:
         """Close at once."""
+        self._listener.cancel()
         self._writer.close()
 
 

@@ -15,13 +15,14 @@ from typing import Any
 
 from ovsfw import __version__
 from ovsfw.errors import StoreError
-from ovsfw.store.client import Remote, connected
+from ovsfw.store.client import Connection, Remote, connected
 from ovsfw.store.editing import Operation, transact
 
 logger = logging.getLogger(__name__)
 
 SAY_EVERY = 10.0
 DEAD_AFTER = 3 * SAY_EVERY
+ANSWER_TIMEOUT = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Reporter:
         self._word = Word()
         self._said: Word | None = None
         self._urgent = asyncio.Event()
+        self._complained = ""
 
     def say(self, word: Word, *, awaited: int) -> None:
         """Somebody waits for the generation `awaited`; the first one is said at once, too."""
@@ -60,20 +62,23 @@ class Reporter:
 
     async def run(self) -> None:
         """Until it is cancelled."""
-        complained = ""
         while True:
-            await self._pause()
-            word = self._word
             try:
-                await self._write(word)
+                async with connected(self._remote) as connection:
+                    while True:
+                        await self._pause()
+                        await self._write(connection, self._word)
+            except asyncio.TimeoutError:
+                self._complain(f"{self._remote}: no answer within {ANSWER_TIMEOUT:.0f} s")
             except (StoreError, OSError) as error:
-                if str(error) != complained:
-                    complained = str(error)
-                    logger.warning("cannot say in the policy database what this host has: %s", error)
-                await asyncio.sleep(1)
-                self._urgent.set()
-            else:
-                self._said, complained = word, ""
+                self._complain(str(error))
+            await asyncio.sleep(1)
+            self._urgent.set()
+
+    def _complain(self, problem: str) -> None:
+        if problem != self._complained:
+            self._complained = problem
+            logger.warning("cannot say in the policy database what this host has: %s", problem)
 
     async def _pause(self) -> None:
         # Not wait_for: before Python 3.12 that may lose a cancellation.
@@ -84,7 +89,7 @@ class Reporter:
             timer.cancel()
         self._urgent.clear()
 
-    async def _write(self, word: Word) -> None:
+    async def _write(self, connection: Connection, word: Word) -> None:
         row: Operation = {
             **asdict(word),
             "ports": ["set", list(word.ports)],
@@ -92,11 +97,16 @@ class Reporter:
             "last_seen": int(time.time()),
             "version": __version__,
         }
-        async with connected(self._remote) as connection:
-            where = [["name", "==", self._host]]
-            (answer,) = await transact(connection, [{"op": "update", "table": "Host", "where": where, "row": row}])
-            if not answer["count"]:
-                await transact(connection, [{"op": "insert", "table": "Host", "row": {"name": self._host, **row}}])
+        update = {"op": "update", "table": "Host", "where": [["name", "==", self._host]], "row": row}
+        insert = {"op": "insert", "table": "Host", "row": {"name": self._host, **row}}
+        (answer,) = await self._transact(connection, update)
+        if not answer["count"]:
+            await self._transact(connection, insert)
+        self._said, self._complained = word, ""
+
+    async def _transact(self, connection: Connection, operation: Operation) -> list[Any]:
+        """Where the network is cut, nobody says so."""
+        return await asyncio.wait_for(transact(connection, [operation]), ANSWER_TIMEOUT)
 
 
 @dataclass(frozen=True, slots=True)
