@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ovsfw.lab.cluster import Cluster
-from ovsfw.lab.failover import tell
+from ovsfw.lab.failover import Story
 
 DIFFERENT = 1
 
@@ -16,8 +16,8 @@ DIFFERENT = 1
 def add(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
     """Register the command."""
     about = (
-        "three database servers in RAFT and two hosts; the leader is killed while the policy changes and packets flow; "
-        "what was lost is counted.  Exit 0 nothing, 1 something"
+        "three database servers in RAFT and two hosts with VXLAN between them; the leader is killed and a host is cut "
+        "off while the policy changes and packets flow; what was lost is counted.  Exit 0 nothing, 1 something"
     )
     command = commands.add_parser("cluster", help=about, description=f"{about[0].upper()}{about[1:]}.")
     command.add_argument("--name", default="cluster", metavar="NAME", help="of the namespaces (default: %(default)s)")
@@ -35,6 +35,6 @@ def run(args: argparse.Namespace) -> int:
     cluster = Cluster(args.name, Path(args.directory or f"/run/ovsfw-{args.name}"))
     with cluster.up():
         say("three servers and two hosts are up")
-        outcome = tell(cluster, say)
+        outcome = Story(cluster, say).tell()
     say("everything is taken down")
     return 0 if outcome.is_good else DIFFERENT

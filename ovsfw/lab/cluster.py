@@ -1,7 +1,7 @@
-"""A cluster on one machine: three database servers in RAFT, and two hosts with a machine or two each.
+"""A cluster on one machine: three database servers in RAFT, and two hosts with two machines each.
 
-Everything lives in network namespaces `ovsfw-NAME.*` and in one directory; the servers listen on unix sockets there and
-talk to each other in a namespace of their own.  The bridges of the hosts are joined by a veth, as if by a cable.
+Everything lives in network namespaces `ovsfw-NAME.*` and in one directory.  The servers have one namespace, which every
+host reaches over a cable of its own.  Another cable joins the hosts, and VXLAN over it their bridges.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from ovsfw.store.server import Server
 BRIDGE = "br-int"
 PATIENCE = 60.0
 _SERVERS = 3
-_FIRST_PORT = 6644  # of RAFT, in a namespace of its own
+_FIRST_PORT = 6644  # of RAFT
+_FIRST_LISTENER = 6651  # for hosts
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,15}")
 
 
@@ -44,10 +45,15 @@ class Machine(NamedTuple):
 
 MACHINES = (
     Machine("client", "host1", "52:54:00:00:00:01", "10.9.0.1"),
+    Machine("guest", "host1", "52:54:00:00:00:04", "10.9.0.4"),
     Machine("web", "host2", "52:54:00:00:00:02", "10.9.0.2"),
     Machine("vault", "host2", "52:54:00:00:00:03", "10.9.0.3"),
 )
 HOSTS = ("host1", "host2")
+# The first address is that of the other end: the servers, or the other host.
+_TO_SERVERS = {"host1": ("10.8.1.1", "10.8.1.2"), "host2": ("10.8.2.1", "10.8.2.2")}
+_UNDERLAY = {"host1": ("10.8.0.2", "10.8.0.1"), "host2": ("10.8.0.1", "10.8.0.2")}
+_UNDERLAY_MTU = 1600  # 1500 and what VXLAN adds
 
 
 class Cluster:
@@ -102,7 +108,21 @@ class Cluster:
 
     def start_server(self, server: Server) -> None:
         """Start one that is down."""
-        server.start(("ip", "netns", "exec", self.space("servers")))
+        listener = f"ptcp:{_FIRST_LISTENER + self.servers.index(server)}"
+        server.start(("ip", "netns", "exec", self.space("servers")), [listener])
+
+    def remote_of(self, host: str) -> Remote:
+        """The servers, as a host reaches them."""
+        address = _TO_SERVERS[host][0]
+        return Remote(tuple(f"tcp:{address}:{_FIRST_LISTENER + number}" for number in range(_SERVERS)))
+
+    def cut(self, host: str) -> None:
+        """Pull the cable between a host and the servers: packets are lost, and no connection is told so."""
+        netns.inside(self.space("servers"), "ip", "link", "set", host, "down")
+
+    def mend(self, host: str) -> None:
+        """Plug it in again."""
+        netns.inside(self.space("servers"), "ip", "link", "set", host, "up")
 
     def leader(self) -> Server | None:
         """Which server leads at this moment."""
@@ -145,13 +165,37 @@ class Cluster:
             switch.start()
             switch.add_bridge(BRIDGE)
         first, second = (switch.netns for switch in self.switches.values())
-        netns.batch([f"link add name cable netns {first} up type veth peer name cable netns {second}"])
-        netns.inside(second, "ip", "link", "set", "cable", "up")
+        netns.batch([f"link add name underlay netns {first} up type veth peer name underlay netns {second}"])
+        for host, switch in self.switches.items():
+            self._connect(host, switch)
+            self._add_tunnel(host, switch)
         for machine in MACHINES:
             self._start_machine(machine)
         for host, switch in self.switches.items():
-            switch.vsctl("add-port", BRIDGE, "cable")
             self._start_daemon(host, switch)
+
+    def _connect(self, host: str, switch: PrivateSwitch) -> None:
+        """The cable to the servers."""
+        servers, (far, near) = self.space("servers"), _TO_SERVERS[host]
+        netns.batch([f"link add name servers netns {switch.netns} up type veth peer name {host} netns {servers}"])
+        netns.inside(servers, "ip", "address", "add", f"{far}/24", "dev", host)
+        netns.inside(servers, "ip", "link", "set", host, "up")
+        netns.inside(switch.netns, "ip", "address", "add", f"{near}/24", "dev", "servers")
+
+    def _add_tunnel(self, host: str, switch: PrivateSwitch) -> None:
+        """VXLAN; in the userspace datapath its end must be the address of a bridge that the underlay is a port of.
+
+        https://docs.openvswitch.org/en/latest/howto/userspace-tunneling/
+        """
+        far, near = _UNDERLAY[host]
+        netns.inside(switch.netns, "ip", "link", "set", "underlay", "up", "mtu", str(_UNDERLAY_MTU))
+        netns.inside(switch.netns, "ethtool", "-K", "underlay", "tx", "off")
+        bridge = ("set", "bridge", "br-phy", "datapath_type=netdev")
+        switch.vsctl("add-br", "br-phy", "--", *bridge, "--", "add-port", "br-phy", "underlay")
+        netns.inside(switch.netns, "ip", "address", "add", f"{near}/24", "dev", "br-phy")
+        netns.inside(switch.netns, "ip", "link", "set", "br-phy", "up", "mtu", str(_UNDERLAY_MTU))
+        tunnel = ("set", "interface", "vxlan", "type=vxlan", f"options:remote_ip={far}", "options:key=1")
+        switch.vsctl("add-port", BRIDGE, "vxlan", "--", *tunnel)
 
     def _start_machine(self, machine: Machine) -> None:
         switch, own = self.switches[machine.host], self.space(machine.name)
@@ -165,7 +209,7 @@ class Cluster:
 
     def _start_daemon(self, host: str, switch: PrivateSwitch) -> None:
         """It ends with its namespace."""
-        words = ["run", "--policy", str(self.remote), "--host", host, "--db", switch.db]
+        words = ["run", "--policy", str(self.remote_of(host)), "--host", host, "--db", switch.db]
         with (switch.rundir / "ovsfw.log").open("ab") as log:
             subprocess.Popen(
                 ["ip", "netns", "exec", switch.netns, sys.executable, "-m", "ovsfw", *words],
@@ -176,18 +220,20 @@ class Cluster:
                 start_new_session=True,
             )
 
-    def ping(self, receiver: str) -> bool:
-        """Whether an echo from the client is answered."""
-        address = next(machine.address for machine in MACHINES if machine.name == receiver)
-        command = ["ip", "netns", "exec", self.space("client"), "ping", "-n", "-c1", "-W1", address]
+    def log(self, host: str) -> str:
+        """What the daemon of a host has said."""
+        return (self.switches[host].rundir / "ovsfw.log").read_text()
+
+    def ping(self, receiver: str, sender: str = "client") -> bool:
+        """Whether an echo is answered."""
+        command = self._ping(sender, receiver, "-c1", "-W1")
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     @contextmanager
-    def pinging(self, receiver: str) -> Iterator[Path]:
+    def pinging(self, receiver: str, sender: str = "client") -> Iterator[Path]:
         """Echoes every 50 ms all the time; the file has what ping says."""
-        address = next(machine.address for machine in MACHINES if machine.name == receiver)
-        file = self.directory / f"ping-{receiver}"
-        command = ["ip", "netns", "exec", self.space("client"), "ping", "-n", "-i0.05", address]
+        file = self.directory / f"ping-{sender}-{receiver}"
+        command = self._ping(sender, receiver, "-i0.05")
         with file.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
             try:
                 yield file
@@ -195,3 +241,7 @@ class Cluster:
                 time.sleep(0.5)  # the last answer is on its way
                 process.send_signal(signal.SIGINT)
                 process.wait()
+
+    def _ping(self, sender: str, receiver: str, *options: str) -> list[str]:
+        address = next(machine.address for machine in MACHINES if machine.name == receiver)
+        return ["ip", "netns", "exec", self.space(sender), "ping", "-n", *options, address]

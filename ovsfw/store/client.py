@@ -133,6 +133,7 @@ class Connection:
             for answer in self._answers.values():
                 if not answer.done():
                     answer.set_exception(lost)
+                    answer.exception()  # whoever failed to ask does not hear of it, and nobody need be told so
 
     def _hand_out(self, message: dict[str, Any]) -> None:
         answer = self._answers.pop(message["id"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -17,7 +18,9 @@ from ovsfw.store.client import Remote, Tls
 from ovsfw.store.part import Needs, Part
 from ovsfw.store.rows import ALL, Columns, Key, columns_of
 from ovsfw.store.setup import schema_file
-from ovsfw.switch.idl import Idl, Poller, SchemaHelper, Stream
+from ovsfw.switch.idl import ROW_CREATE, Idl, Poller, SchemaHelper, Stream
+
+logger = logging.getLogger(__name__)
 
 _GLOBAL = ("identity", "generation", "awaited", "trusted")
 
@@ -40,14 +43,18 @@ class Top(NamedTuple):
 
 
 class _Client(Idl):  # type: ignore[misc] # it has no types
-    """Notes which rows have changed."""
+    """Notes which rows have changed, and which of them it has been told of as new."""
 
     def __init__(self, remote: str, helper: SchemaHelper) -> None:
         super().__init__(remote, helper, leader_only=False)  # a follower knows as much, and there are more of them
         self.dirty: dict[tuple[str, Any], Any] = {}
+        self.created: set[tuple[str, Any]] = set()
 
     def notify(self, event: str, row: Any, updates: Any = None) -> None:  # noqa: ANN401, ARG002 - no types
-        self.dirty[row._table.name, row.uuid] = row  # noqa: SLF001 - a row has no other word for its table
+        name = row._table.name, row.uuid  # noqa: SLF001 - a row has no other word for its table
+        self.dirty[name] = row
+        if event == ROW_CREATE:
+            self.created.add(name)
 
     @property
     def is_live(self) -> bool:
@@ -58,13 +65,16 @@ class _Client(Idl):  # type: ignore[misc] # it has no types
 class Copy:
     """The rows of one host, read into a `Part`; lives in the loop that runs it.
 
-    `changed` is called after every batch of news, and when the connection comes or goes.
+    `changed` is called after every batch of news, and when the connection comes or goes.  `reloads` counts how often
+    every row was read again, for a server that did not know what had been missed.
     """
 
     def __init__(self, remote: Remote, changed: Callable[[], None]) -> None:
         """Connect in the background."""
         set_tls(remote.tls)
         self.part = Part(str(remote))
+        self.reloads = 0
+        self._was_live = False
         self._changed = changed
         helper = SchemaHelper(schema_json=json.loads(schema_file().read_text()))
         helper.register_columns("Global", list(_GLOBAL))
@@ -122,6 +132,7 @@ class Copy:
             now = (self._idl.change_seqno, self._idl.cond_seqno, self._idl.is_live)
             if now != self._seen:
                 self._seen = now
+                self._note_return()
                 self._take()
                 self._ask()
                 self._changed()
@@ -129,6 +140,16 @@ class Copy:
             self._idl.wait(poller)
             await poller.block(self._poke)
             self._poke.clear()
+
+    def _note_return(self) -> None:
+        """Say how a lost connection was made good for."""
+        created, self._idl.created = self._idl.created, set()
+        if self.is_live and not self._was_live and any(self._keys.values()):
+            again = any(uuid in self._keys.get(table, ()) for table, uuid in created)
+            self.reloads += again
+            how = "every row was read again" if again else "what was missed was caught up"
+            logger.info("%s: connected again, and %s", self.part.source, how)
+        self._was_live = self.is_live
 
     def _take(self) -> None:
         """Read what has changed.  After a reconnection rows may have gone without a word."""

@@ -48,8 +48,10 @@ class Server:
         self._make_directory()
         _run("ovsdb-tool", "join-cluster", str(self.file), DATABASE, local, *others)
 
-    def start(self, prefix: Sequence[str] = ()) -> None:
+    def start(self, prefix: Sequence[str] = (), listen: Sequence[str] = ()) -> None:
         """Start; returns when it listens.  `prefix` goes before the command (`ip netns exec NAME`).
+
+        `listen` is where it listens besides, this server alone: what all of a cluster share are rows of the database.
 
         Raises StoreError.
         """
@@ -67,6 +69,7 @@ class Server:
             f"--unixctl={self.control}",
             f"--remote=p{self.address}",
             f"--remote={_LISTENERS}",
+            *(f"--remote={target}" for target in listen),
             *(f"{option}={file}" for option, file in zip(options, files, strict=False)),
             str(self.file),
         )

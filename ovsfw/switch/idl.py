@@ -19,13 +19,13 @@ from ovsfw.errors import SwitchError
 with warnings.catch_warnings():
     # Where eventlet is installed, ovs.poller imports it, and it complains about its own age.
     warnings.simplefilter("ignore")
-    from ovs.db.idl import Idl, SchemaHelper
+    from ovs.db.idl import ROW_CREATE, Idl, SchemaHelper
     from ovs.stream import Stream
 
 # Milliseconds between two attempts to reach a database that is away.
 _ASK_AGAIN = 1000
 
-__all__ = ["Idl", "Poller", "Replica", "SchemaHelper", "Stream"]
+__all__ = ["ROW_CREATE", "Idl", "Poller", "Replica", "SchemaHelper", "Stream"]
 
 # Open vSwitch's log (ovs.vlog) says nothing as long as nobody calls Vlog.init().
 
