@@ -4,7 +4,7 @@
 
 PYTHON=${PYTHON:-python3}
 BUILD=.build
-VENV=$BUILD/venv
+VENV=${OVSFW_VENV:-$BUILD/venv}
 POLICY_RC_D=/usr/sbin/policy-rc.d
 # Programs that are wanted too, each in a package of its name, or PROGRAM=PACKAGE.
 TOOLS=()

@@ -14,13 +14,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ovsfw.cli import lab_cluster
+from ovsfw.cli import lab_cluster, lab_hosts
 from ovsfw.cli.options import add_format
 from ovsfw.errors import ConfigError
 from ovsfw.lab import demo, selftest, show
+from ovsfw.lab.machines import namespace
 from ovsfw.lab.matrix import measure
 from ovsfw.lab.shapes import SHAPES, shape
-from ovsfw.lab.topology import DEFAULT_NAME, Lab, down, find, make_place, namespace, up
+from ovsfw.lab.topology import DEFAULT_NAME, KERNEL, USERSPACE, Lab, down, find, make_place, up, up_on_host
 from ovsfw.policy.model import Policy
 from ovsfw.sources.file import read_policy
 
@@ -53,6 +54,8 @@ def add(subparsers: Any) -> None:  # noqa: ANN401 - argparse's type is private
     about = "start a machine for every port of a policy; there are no flows yet, so nothing passes"
     command = _command(commands, "up", run_up, about)
     _add_policy(command, "default: a shop in three tiers")
+    _add_datapath(command)
+    lab_hosts.add(command)
 
     about = "every machine tries every service of every other: the policy beside the packets.  Exit 0 agree, 1 differ"
     command = _command(commands, "matrix", run_matrix, about)
@@ -71,6 +74,7 @@ def add(subparsers: Any) -> None:  # noqa: ANN401 - argparse's type is private
     about = "all of it in a minute: up, apply, matrix, take one rule away, matrix, down"
     command = _command(commands, "demo", run_demo, about, name="demo")
     _add_policy(command, "default: a shop in three tiers")
+    _add_datapath(command)
 
     about = "print a policy of known size, to see how flows grow (ports named local-* are meant to be on this host)"
     command = commands.add_parser("shape", help=about, description=f"{about[0].upper()}{about[1:]}.")
@@ -109,18 +113,33 @@ def _add_policy(command: argparse.ArgumentParser, default: str) -> None:
     command.add_argument("--policy", metavar="FILE", help=f"the policy document, YAML or JSON ({default})")
 
 
+def _add_datapath(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--datapath",
+        choices=(USERSPACE, KERNEL),
+        default=USERSPACE,
+        help="of the lab's bridge: in userspace, or the kernel's, which must have the module openvswitch "
+        "(default: %(default)s)",
+    )
+
+
 def run_up(args: argparse.Namespace) -> int:
     """Start a lab."""
     place = make_place(args.name, args.directory)
     file = Path(args.policy or demo.POLICY).absolute()
     policy = read_policy(file)
+    ends = lab_hosts.ends(args)
     with _signals_raise():
-        lab = up(policy, place, str(file))
-    print(f"lab {place.name!r} is up: {len(policy.ports)} machines, and the outside")
-    for machine in lab.plan.machines:
+        if ends:
+            lab = up_on_host(policy, place, str(file), ends, args.machines.split(","))
+        else:
+            lab = up(policy, place, str(file), args.datapath)
+    where = f", of them {len(lab.here.machines)} machines on this host" if ends else ""
+    print(f"lab {place.name!r} is up: {len(policy.ports)} machines, and the outside{where}")
+    for machine in lab.here.machines:
         addresses = " ".join(address.split("/")[0] for address in machine.addresses)
         print(f"  {machine.name:<15} {namespace(place, machine.name):<34} {addresses}")
-    print(f"next: ovsfw apply --policy {file} --db {lab.switch.db}")
+    print(f"next: ovsfw apply --policy {file} --db {lab.ovs.db}")
     return 0
 
 
@@ -138,7 +157,10 @@ def run_matrix(args: argparse.Namespace) -> int:
 
 def run_selftest(args: argparse.Namespace) -> int:
     """Attack a lab."""
-    outcomes = selftest.selftest(*_lab_and_policy(args))
+    lab, policy = _lab_and_policy(args)
+    if lab.share and not any(machine.port_id is None for machine in lab.here.machines):
+        raise ConfigError("the selftest needs the outside, which is on the other host: run it there")
+    outcomes = selftest.selftest(lab, policy)
     if args.format == "json":
         print(json.dumps(selftest.as_json(outcomes), indent=2))
     else:
@@ -158,12 +180,14 @@ def _lab_and_policy(args: argparse.Namespace) -> tuple[Lab, Policy]:
 def run_exec(args: argparse.Namespace) -> int:
     """Become the command."""
     lab = find(make_place(args.name, args.directory))
-    known = ["switch", *(machine.name for machine in lab.plan.machines)]
+    known = ["switch", *(machine.name for machine in lab.here.machines)]
     if args.machine not in known:
         raise ConfigError(f"no machine {args.machine!r} in the lab; there are: {' '.join(known)}")
     words = args.command[1:] if args.command[:1] == ["--"] else args.command
-    command = ["ip", "netns", "exec", namespace(lab.place, args.machine), *(words or [os.environ.get("SHELL", "sh")])]
-    environment = lab.switch.environment if args.machine == "switch" else os.environ
+    inside = ["ip", "netns", "exec", namespace(lab.place, args.machine)]
+    on_host = lab.share is not None and args.machine == "switch"
+    command = [*([] if on_host else inside), *(words or [os.environ.get("SHELL", "sh")])]
+    environment = lab.ovs.environment if args.machine == "switch" else os.environ
     try:
         os.execvpe(command[0], command, environment)  # noqa: S606
     except OSError as error:
@@ -175,7 +199,7 @@ def run_demo(args: argparse.Namespace) -> int:
     place = make_place(args.name, args.directory)
     policy = read_policy(Path(args.policy or demo.POLICY))
     with _signals_raise():
-        return 0 if demo.show_demo(policy, place, sys.stdout) else DIFFERENT
+        return 0 if demo.show_demo(policy, place, sys.stdout, args.datapath) else DIFFERENT
 
 
 def run_down(args: argparse.Namespace) -> int:

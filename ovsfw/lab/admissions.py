@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from ovsfw.compiler.endpoints import network_of
 from ovsfw.compiler.pipeline import EGRESS_LABEL, INGRESS_LABEL
 from ovsfw.lab.services import Probe
-from ovsfw.lab.vswitch import PrivateSwitch
 from ovsfw.openflow.action import Place
 from ovsfw.policy.model import Rule
 from ovsfw.policy.verdict import ICMP, ICMPV6, TCP, UDP, Judgement
@@ -55,9 +54,14 @@ def original_tuple(probe: Probe, source_port: int) -> Tuple:
     return Tuple(zone, connection.protocol, *ends, source_port, connection.destination_port)
 
 
-def read_admissions(switch: PrivateSwitch) -> dict[Tuple, Hints]:
-    """The hints of every TCP, UDP and ICMP connection in conntrack.  Raises SwitchError."""
-    return parse_admissions(switch.appctl("dpctl/dump-conntrack"))
+def join_admissions(dumps: Iterable[str]) -> dict[Tuple, Hints]:
+    """The hints of every connection, of which each host has noted those of the ends that it has."""
+    found: dict[Tuple, Hints] = {}
+    for dump in dumps:
+        for connection, hints in parse_admissions(dump).items():
+            known = found.get(connection, Hints(0, 0))
+            found[connection] = Hints(hints.egress or known.egress, hints.ingress or known.ingress)
+    return found
 
 
 def parse_admissions(dump: str) -> dict[Tuple, Hints]:

@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import TextIO
 
 from ovsfw.apply import apply_once
+from ovsfw.lab.machines import BRIDGE, Place
 from ovsfw.lab.matrix import Matrix, measure
 from ovsfw.lab.services import Service
 from ovsfw.lab.show import as_text
-from ovsfw.lab.topology import BRIDGE, Lab, Place, down, up
+from ovsfw.lab.topology import USERSPACE, Lab, down, up
 from ovsfw.policy.model import Direction, Policy, Rule
 from ovsfw.policy.wording import rule_text
 
 POLICY = Path(__file__).with_name("three-tier.yaml")
 
 
-def show_demo(policy: Policy, place: Place, out: TextIO) -> bool:
+def show_demo(policy: Policy, place: Place, out: TextIO, datapath: str = USERSPACE) -> bool:
     """Build a lab, apply the policy, probe everything, take a rule away, probe again; whether all was as it should be.
 
     Takes the lab down, whatever happens.
@@ -29,7 +30,7 @@ def show_demo(policy: Policy, place: Place, out: TextIO) -> bool:
     started = time.monotonic()
     say = _Speaker(out)
     try:
-        lab = up(policy, place, str(POLICY))
+        lab = up(policy, place, str(POLICY), datapath)
         say.step(f"{len(policy.ports)} machines on a private Open vSwitch (ovsfw lab up)")
         first = asyncio.run(enforce_and_measure(lab, policy, say))
         say.lines(as_text(first, colour=colour))
@@ -66,7 +67,7 @@ class _Speaker:
 
 async def enforce(lab: Lab, policy: Policy) -> str:
     """Make the lab's switch hold a policy; what that took.  Raises SwitchError."""
-    comparison = await apply_once(policy, lab.switch.db, BRIDGE)
+    comparison = await apply_once(policy, lab.ovs.db, BRIDGE)
     return str(comparison.change)
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from ovsfw.compiler.ids import rule_hints
 from ovsfw.errors import ConfigError
-from ovsfw.lab.admissions import Hints, Tuple, original_tuple, read_admissions, wrong_admission
-from ovsfw.lab.probe import GREAT, Answer, listen, send
+from ovsfw.lab.admissions import Hints, Tuple, join_admissions, original_tuple, wrong_admission
+from ovsfw.lab.probe import GREAT, Answer, dumps, listen, send
 from ovsfw.lab.services import Expectation, Probe, Service, expect, probes, services
 from ovsfw.lab.topology import Lab
 from ovsfw.policy.model import Policy, Rule
@@ -72,9 +72,9 @@ async def measure(lab: Lab, policy: Policy, chosen: tuple[Service, ...] = ()) ->
         raise ConfigError("nothing to probe: no port of this policy with an address is in the lab")
     await listen(lab, chosen)
     answers = await send(lab, planned)
-    admissions = read_admissions(lab.switch)  # at once, before conntrack forgets
+    admissions = join_admissions(await dumps(lab))  # at once, before conntrack forgets
     answers = await _ask_again(lab, policy, planned, answers)
-    admissions.update(read_admissions(lab.switch))
+    admissions.update(join_admissions(await dumps(lab)))
     rules = rule_hints(policy)
     judged = (_judge(policy, probe, answer, admissions, rules) for probe, answer in zip(planned, answers, strict=True))
     return Matrix(policy, chosen, tuple(judged), rules)

@@ -7,10 +7,12 @@ import json
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ovsfw.errors import SwitchError
 from ovsfw.lab.agent import LINE_LIMIT
+from ovsfw.lab.relay import SWITCH
 from ovsfw.lab.services import Probe, Service
 from ovsfw.lab.topology import Lab
 from ovsfw.policy.verdict import ICMP
@@ -80,6 +82,12 @@ def _order(token: str, probe: Probe) -> list[Any]:
     return [token, probe.service.name, str(probe.source), str(probe.destination), probe.service.port]
 
 
+async def dumps(lab: Lab) -> list[str]:
+    """What `dpctl/dump-conntrack` prints, on every host of a lab.  Raises SwitchError."""
+    own = lab.ovs.appctl("dpctl/dump-conntrack")
+    return [own, await _ask(lab, SWITCH, {})] if lab.share else [own]
+
+
 async def _send_from(lab: Lab, machine: str, orders: list[tuple[int, list[Any]]], patience: Patience) -> dict[int, Any]:
     """Let one machine send its probes."""
     request = {"do": "probe", "probes": [order for _, order in orders], **patience._asdict()}
@@ -98,7 +106,7 @@ async def _ask(lab: Lab, machine: str, request: dict[str, Any]) -> Any:  # noqa:
         line = await asyncio.wait_for(_exchange(lab, machine, request), patience)
         answer = json.loads(line)
     except (OSError, ValueError, asyncio.TimeoutError) as error:
-        remedy = "take the lab down and up again"
+        remedy = "take the lab down and up again, on every host of it"
         raise SwitchError(f"the agent in {machine} does not answer ({type(error).__name__}): {remedy}") from None
     if "error" in answer:
         raise SwitchError(f"the agent in {machine}: {answer['error']}")
@@ -106,7 +114,12 @@ async def _ask(lab: Lab, machine: str, request: dict[str, Any]) -> Any:  # noqa:
 
 
 async def _exchange(lab: Lab, machine: str, request: dict[str, Any]) -> bytes:
-    reader, writer = await asyncio.open_unix_connection(lab.agent_socket(machine), limit=LINE_LIMIT)
+    where = lab.agent(machine)
+    if isinstance(where, Path):
+        reader, writer = await asyncio.open_unix_connection(where, limit=LINE_LIMIT)
+    else:
+        reader, writer = await asyncio.open_connection(*where, limit=LINE_LIMIT)
+        writer.write(f"{machine}\n".encode())
     try:
         writer.write(json.dumps(request).encode() + b"\n")
         return await reader.readline()

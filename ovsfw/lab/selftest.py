@@ -19,9 +19,10 @@ from pathlib import Path
 
 from ovsfw.errors import ConfigError, SwitchError
 from ovsfw.lab.attempts import Attempt, attempts
+from ovsfw.lab.machines import namespace
 from ovsfw.lab.netns import NAMES
 from ovsfw.lab.scenes import scenes
-from ovsfw.lab.topology import Lab, namespace
+from ovsfw.lab.topology import Lab
 from ovsfw.policy.model import Policy
 
 PATIENCE = 3.0  # seconds for what must arrive
@@ -63,14 +64,14 @@ def selftest(lab: Lab, policy: Policy) -> tuple[Outcome, ...]:
     """
     staged = [
         (scene.title, attempt, secrets.token_bytes(_MARK_BYTES))
-        for scene in scenes(policy, lab.plan)
+        for scene in scenes(policy, lab.here)
         for attempt in attempts(scene)
     ]
     if not staged:
         raise ConfigError("nothing to try: no machine of the lab has port security, an address and a neighbour")
     fences = {attempt.sender: attempt for _, attempt, _ in reversed(staged) if attempt.good}
     with ExitStack() as stack:
-        wires = {machine.name: stack.enter_context(Wire.at(lab, machine.name)) for machine in lab.plan.machines}
+        wires = {machine.name: stack.enter_context(Wire.at(lab, machine.name)) for machine in lab.here.machines}
         waiting = []
         for _, attempt, mark in staged:
             wires[attempt.sender].send(attempt.frame + mark)

@@ -11,6 +11,7 @@ second, and longer with TCP, which sends again by itself.  Runs on the standard 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import sys
@@ -79,8 +80,9 @@ async def serve(address: str, port: int) -> None:
     _enlarge(udp)
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(1000):
-            writer.write(data)
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(1000):
+                writer.write(data)
 
     server = await asyncio.start_server(echo, address, port)
     print("ready", flush=True)

@@ -1,5 +1,7 @@
 """A lab: machines as network namespaces on an Open vSwitch of their own.  How things are named is said in plan.py.
 
+A lab over two hosts (host.py) uses the Open vSwitch of the host instead, and has a part of the machines there.
+
 A lab belongs to its directory and its name, not to the process that made it.  The directory is claimed before anything
 else is made and is removed last, so whatever interrupts `up`, `down` finds everything.
 """
@@ -11,8 +13,7 @@ import json
 import os
 import re
 import shutil
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -20,56 +21,58 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ovsfw.errors import ConfigError
-from ovsfw.lab import netns
+from ovsfw.lab import machines, netns
+from ovsfw.lab.host import RELAY_PORT, Share, build, make_share, refuse_foreign_bridge, remove
+from ovsfw.lab.machines import BRIDGE, Place, agent_socket, namespace, prefix
 from ovsfw.lab.plan import Machine, Party, Plan, make_plan
+from ovsfw.lab.tools import Switch
 from ovsfw.lab.vswitch import PrivateSwitch
 from ovsfw.policy.model import Policy
 
-BRIDGE = "br-int"
 DEFAULT_NAME = "lab"
+USERSPACE, KERNEL = "netdev", "system"  # datapaths, as Open vSwitch calls them
 _STATE = "lab.json"
-_AGENT = Path(__file__).with_name("agent.py")
 _MAX_SOCKET_PATH = 100  # sun_path has 108 bytes (unix(7))
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
-# In a machine: `ip -batch` reads the set-up, then the agent starts and goes to the background.
-# Addresses are usable at once (no duplicate address detection), there is no router, and ping needs no privilege.
-# The switch reads packets as they are: the machine must compute their checksums itself.
-_MACHINE_SETUP = """
-set -e
-conf=/proc/sys/net/ipv6/conf
-for setting in disable_ipv6 accept_dad accept_ra router_solicitations; do echo 0 > $conf/eth0/$setting; done
-echo 0 > $conf/lo/disable_ipv6
-echo '0 2147483647' > /proc/sys/net/ipv4/ping_group_range
-ethtool -K eth0 tx off > /dev/null
-ip -batch -
-exec "$@"
-"""
 # The switch's ends of the veths must stay silent.
 _SWITCH_SETUP = "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6"
 
 
-class Place(NamedTuple):
-    """Which lab: its name, and its directory, which is also the run directory of its Open vSwitch."""
-
-    name: str
-    directory: Path
-
-
 class Lab(NamedTuple):
-    """A lab that is up.  `policy_file` is what it was made from, "" when that was no file."""
+    """A lab that is up.  `policy_file` is what it was made from, "" when that was no file.
+
+    `share` is what of it is on this host, None when that is all.
+    """
 
     place: Place
     plan: Plan
     policy_file: str
+    share: Share | None = None
 
     @property
     def switch(self) -> PrivateSwitch:
-        """Its Open vSwitch."""
-        return _switch(self.place)
+        """The Open vSwitch of a lab that is all here."""
+        return _private(self.place)
 
-    def agent_socket(self, machine: str) -> Path:
-        """Where the agent of a machine listens; reachable from every namespace."""
-        return _agent_socket(self.place, machine)
+    @property
+    def ovs(self) -> Switch:
+        """The Open vSwitch here, also where it is the host's."""
+        return Switch() if self.share else self.switch
+
+    @property
+    def here(self) -> Plan:
+        """The machines that are on this host, and the parties that speak from them."""
+        if self.share is None:
+            return self.plan
+        names = self.share.machines
+        parties = tuple(party for party in self.plan.parties if party.machine in names)
+        return Plan(self.share.chosen(self.plan), parties)
+
+    def agent(self, machine: str) -> Path | tuple[str, int]:
+        """Where the agent of a machine listens: here, or how the other host's relay is reached."""
+        if self.share is None or machine in self.share.machines:
+            return agent_socket(self.place, machine)
+        return self.share.peer, RELAY_PORT
 
 
 def make_place(name: str = DEFAULT_NAME, directory: str | None = None) -> Place:
@@ -77,36 +80,53 @@ def make_place(name: str = DEFAULT_NAME, directory: str | None = None) -> Place:
     if not _NAME.fullmatch(name):
         raise ConfigError(f"lab name {name!r}: use up to 32 letters, digits, dashes and underscores")
     path = Path(directory or f"/run/ovsfw-{name}").absolute()
-    if len(os.fsencode(_agent_socket(Place(name, path), "x" * 15))) > _MAX_SOCKET_PATH:
+    if len(os.fsencode(agent_socket(Place(name, path), "x" * 15))) > _MAX_SOCKET_PATH:
         raise ConfigError(f"{path}: too long a path for sockets; choose a shorter --directory")
     return Place(name, path)
 
 
-def up(policy: Policy, place: Place, policy_file: str = "") -> Lab:
+def up(policy: Policy, place: Place, policy_file: str = "", datapath: str = USERSPACE) -> Lab:
     """Build a lab for a policy; its switch has no flows yet and so forwards nothing.
 
     Raises ConfigError when the lab is up already or the policy does not fit, SwitchError when something cannot be made;
     whatever is raised (KeyboardInterrupt too), nothing is left behind.
     """
+    return _up(Lab(place, make_plan(policy), policy_file), partial(_build, datapath=datapath))
+
+
+def up_on_host(policy: Policy, place: Place, policy_file: str, ends: tuple[str, str], names: Sequence[str]) -> Lab:
+    """Build this host's share of a lab: the named machines.  `ends` are this host's address and the other's.
+
+    Raises what `up` raises, and ConfigError when the bridge of this host is in use.
+    """
+    plan = make_plan(policy)
+    share = make_share(*ends, names, plan)
+    _refuse_if_taken(place)
+    refuse_foreign_bridge(Switch())
+    return _up(Lab(place, plan, policy_file, share), lambda lab: build(lab.place, lab.plan, share, lab.ovs))
+
+
+def _up(lab: Lab, make: Callable[[Lab], None]) -> Lab:
     if os.geteuid() != 0:
         raise ConfigError("a lab needs network namespaces: run this as root")
-    plan = make_plan(policy)
-    _refuse_if_taken(place)
+    _refuse_if_taken(lab.place)
     try:
-        _claim(place, plan, policy_file)
-        _build(place, plan)
+        _claim(lab)
+        make(lab)
     except FileExistsError:  # another process was faster; what is there is its own
-        raise ConfigError(_taken(place)) from None
+        raise ConfigError(_taken(lab.place)) from None
     except BaseException:
-        down(place)
+        down(lab.place)
         raise
-    return Lab(place, plan, policy_file)
+    return lab
 
 
 def down(place: Place) -> bool:
     """Remove a lab, or what is left of one; whether there was anything."""
     state = _read_state(place)
-    doomed = netns.names(_prefix(state.get("name", place.name)))
+    if share := _share(state):
+        remove(place, share, Switch())
+    doomed = netns.names(prefix(state.get("name", place.name)))
     netns.remove(doomed)
     if state:
         shutil.rmtree(place.directory)
@@ -121,32 +141,20 @@ def find(place: Place) -> Lab:
     if not state or "plan" not in state:
         raise ConfigError(f"no lab in {place.directory}: start one with `ovsfw lab up`")
     place = Place(state["name"], place.directory)
-    if not _switch(place).is_running():
+    lab = Lab(place, _read_plan(state["plan"]), state["policy_file"], _share(state))
+    whole = bool(netns.names(prefix(place.name))) if lab.share else _private(place).is_running()
+    if not whole:
         raise ConfigError(f"the lab in {place.directory} is damaged: `ovsfw lab down` removes it")
-    return Lab(place, _read_plan(state["plan"]), state["policy_file"])
+    return lab
 
 
-def namespace(place: Place, machine: str) -> str:
-    """The network namespace of a machine, or of the switch."""
-    return f"{_prefix(place.name)}{machine}"
-
-
-def _prefix(name: str) -> str:
-    """No lab's name has a dot, so no lab's prefix is the beginning of another's."""
-    return f"ovsfw-{name}."
-
-
-def _switch(place: Place) -> PrivateSwitch:
+def _private(place: Place) -> PrivateSwitch:
     return PrivateSwitch(place.directory, namespace(place, "switch"))
-
-
-def _agent_socket(place: Place, machine: str) -> Path:
-    return place.directory / f"{machine}.agent"
 
 
 def _refuse_if_taken(place: Place) -> None:
     """Raises ConfigError when the lab is there already."""
-    if (place.directory / _STATE).exists() or netns.names(_prefix(place.name)):
+    if (place.directory / _STATE).exists() or netns.names(prefix(place.name)):
         raise ConfigError(_taken(place))
     if place.directory.exists() and any(place.directory.iterdir()):
         raise ConfigError(f"{place.directory}: not empty; a lab needs a directory of its own")
@@ -157,11 +165,11 @@ def _taken(place: Place) -> str:
     return f"lab {place.name!r} is up already, or was left behind; take it down first: {remedy}"
 
 
-def _claim(place: Place, plan: Plan, policy_file: str) -> None:
+def _claim(lab: Lab) -> None:
     """Write the state before anything is made.  Raises FileExistsError when another process did."""
-    place.directory.mkdir(parents=True, exist_ok=True)
-    state = {"name": place.name, "policy_file": policy_file, "plan": asdict(plan)}
-    with (place.directory / _STATE).open("x") as file:
+    lab.place.directory.mkdir(parents=True, exist_ok=True)
+    state = {"name": lab.place.name, "policy_file": lab.policy_file, "plan": asdict(lab.plan), "share": lab.share}
+    with (lab.place.directory / _STATE).open("x") as file:
         json.dump(state, file)
 
 
@@ -186,15 +194,22 @@ def _read_plan(plan: dict[str, Any]) -> Plan:
     )
 
 
-def _build(place: Place, plan: Plan) -> None:
+def _share(state: dict[str, Any]) -> Share | None:
+    found = state.get("share")
+    return Share(found[0], found[1], tuple(found[2])) if found else None
+
+
+def _build(lab: Lab, datapath: str) -> None:
     """Namespaces and veths first, in one go; then the switch and all machines at the same time; then plug in."""
-    switch = _switch(place)
+    place, plan = lab.place, lab.plan
+    switch = _private(place)
     spaces = ["switch", *(machine.name for machine in plan.machines)]
     netns.batch(f"netns add {namespace(place, name)}" for name in spaces)
     netns.inside(switch.netns, "sh", "-c", _SWITCH_SETUP)
     netns.batch(_link(place, machine) for machine in plan.machines)
-    _at_the_same_time(partial(_start_switch, switch), *(partial(_start_machine, place, m) for m in plan.machines))
-    switch.vsctl(*_plug(plan))
+    starting = (partial(machines.start, place, machine) for machine in plan.machines)
+    _at_the_same_time(partial(_start_switch, switch, datapath), *starting)
+    switch.vsctl(*machines.plug(plan.machines))
 
 
 def _at_the_same_time(*jobs: Callable[[], None]) -> None:
@@ -211,41 +226,11 @@ def _at_the_same_time(*jobs: Callable[[], None]) -> None:
             raise
 
 
-def _start_switch(switch: PrivateSwitch) -> None:
+def _start_switch(switch: PrivateSwitch, datapath: str) -> None:
     switch.start()
-    switch.add_bridge(BRIDGE)
+    switch.add_bridge(BRIDGE, datapath)
 
 
 def _link(place: Place, machine: Machine) -> str:
     switch, own = namespace(place, "switch"), namespace(place, machine.name)
     return f"link add name {machine.name} netns {switch} up type veth peer name eth0 address {machine.mac} netns {own}"
-
-
-def _plug(plan: Plan) -> Iterator[str]:
-    """One transaction: a switch port appears together with its iface-id, so that it is never taken for an uplink."""
-    for machine in plan.machines:
-        yield from ("--", "add-port", BRIDGE, machine.name)
-        if machine.vlan:
-            yield f"tag={machine.vlan}"
-        if machine.port_id is not None:
-            quoted = json.dumps(machine.port_id)
-            yield from ("--", "set", "Interface", machine.name, f"external_ids:iface-id={quoted}")
-
-
-def _start_machine(place: Place, machine: Machine) -> None:
-    own = [address.split("/")[0] for address in machine.addresses]
-    agent = [sys.executable, "-I", str(_AGENT), str(_agent_socket(place, machine.name)), machine.name, *own]
-    setup = "".join(f"{command}\n" for command in _setup(machine))
-    netns.inside(namespace(place, machine.name), "sh", "-c", _MACHINE_SETUP, "sh", *agent, stdin=setup)
-
-
-def _setup(machine: Machine) -> Iterator[str]:
-    """The commands of ip(8) inside a machine."""
-    yield "link set lo up"
-    for address in machine.addresses:
-        yield f"address add {address} dev eth0{' nodad' if ':' in address else ''}"
-    yield "link set eth0 up"
-    for prefix in machine.routes:
-        yield f"route add {prefix} dev eth0"
-    for gateway in machine.gateways:
-        yield f"route add default via {gateway}"

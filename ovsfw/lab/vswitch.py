@@ -1,4 +1,4 @@
-"""An Open vSwitch of one's own: a database server and a switch with the userspace datapath in a network namespace.
+"""An Open vSwitch of one's own: a database server and a switch, in a network namespace.
 
 The processes belong to a run directory, not to the object that started them: another process finds and ends them by the
 pid files there.  Nothing on the machine outside the directory and the namespace is touched.
@@ -15,41 +15,31 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ovsfw.errors import SwitchError
+from ovsfw.lab.tools import Switch, not_installed
 
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 10.0
-COMMAND_TIMEOUT = 60.0
 PROTOCOLS = "OpenFlow10,OpenFlow13,OpenFlow14,OpenFlow15"
 SERVER, SWITCH = "ovsdb-server", "ovs-vswitchd"
-_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SCHEMA = "vswitch.ovsschema"
 _SCHEMA_PLACES = ("/usr/share/openvswitch", "/usr/local/share/openvswitch")
 # In the run directory: the name of the namespace, when this program made it and so must remove it.
 _MADE_NAMESPACE = "made-netns"
 
 
-class PrivateSwitch:
+class PrivateSwitch(Switch):
     """One ovsdb-server and one ovs-vswitchd, living in `directory` and in the network namespace `netns`.
 
     The namespace is made by `start` if it is missing, and then removed by `stop`.  Only one switch can live in a
-    namespace: the userspace datapath always makes a device named ovs-netdev.  `db` is the database's address in the
-    form of ovs-vsctl's `--db`, `rundir` is what OVS_RUNDIR must be for the tools of Open vSwitch.
+    namespace: the userspace datapath always makes a device named ovs-netdev.
     """
 
     def __init__(self, directory: Path, netns: str, options: Sequence[str] = ()) -> None:
         """`options` are further arguments for ovs-vswitchd."""
+        super().__init__(directory)
         self._options = tuple(options)
-        self.rundir = directory
         self.netns = netns
-        self.db = f"unix:{directory}/db.sock"
         self._children: dict[str, subprocess.Popen[bytes]] = {}
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """The environment in which the tools of Open vSwitch find this switch by default."""
-        directory = str(self.rundir)
-        path = f"{os.environ.get('PATH', '')}:{_SYSTEM_PATH}"
-        return {**os.environ, "PATH": path, **dict.fromkeys(("OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR"), directory)}
 
     def is_running(self) -> bool:
         """Whether both processes are alive, whoever started them."""
@@ -110,26 +100,10 @@ class PrivateSwitch:
         """The pid of the switch, or of `ovsdb-server`; 0 when it is not alive."""
         return self._pid(daemon)
 
-    def add_bridge(self, name: str) -> None:
-        """Add a bridge that forwards nothing by itself and speaks OpenFlow 1.4."""
-        bridge = ("set", "bridge", name, "datapath_type=netdev", "fail_mode=secure", f"protocols={PROTOCOLS}")
+    def add_bridge(self, name: str, datapath: str = "netdev") -> None:
+        """Add a bridge that forwards nothing by itself and speaks OpenFlow 1.4; `system` is the kernel's datapath."""
+        bridge = ("set", "bridge", name, f"datapath_type={datapath}", "fail_mode=secure", f"protocols={PROTOCOLS}")
         self.vsctl("add-br", name, "--", *bridge)
-
-    def vsctl(self, *args: str) -> str:
-        """What `ovs-vsctl` prints.  Raises SwitchError with its complaint."""
-        return self.run("ovs-vsctl", f"--timeout={COMMAND_TIMEOUT:.0f}", *args)
-
-    def ofctl(self, *args: str, stdin: str = "") -> str:
-        """What `ovs-ofctl -O OpenFlow14` prints, with `stdin` to read from the file `-`."""
-        return self.run("ovs-ofctl", "-O", "OpenFlow14", *args, stdin=stdin)
-
-    def appctl(self, *args: str) -> str:
-        """What `ovs-appctl` prints; it talks to ovs-vswitchd unless told otherwise."""
-        return self.run("ovs-appctl", *args)
-
-    def run(self, *command: str, stdin: str = "") -> str:
-        """Run a tool with this switch as its default.  Raises SwitchError with its complaint."""
-        return _run(command, self.environment, stdin)
 
     def _make_namespace(self) -> None:
         if os.geteuid() != 0:
@@ -155,7 +129,7 @@ class PrivateSwitch:
         """Start a daemon in the namespace; it writes its pid file and log file into the run directory."""
         command = ["ip", "netns", "exec", self.netns, daemon, *args, "--pidfile", "--log-file", "-vconsole:off"]
         if shutil.which(daemon, path=self.environment["PATH"]) is None:
-            raise SwitchError(_not_installed(daemon))
+            raise SwitchError(not_installed(daemon))
         self._children[daemon] = subprocess.Popen(
             command,
             env=self.environment,
@@ -229,22 +203,4 @@ def _schema() -> Path:
     for place in _SCHEMA_PLACES:
         if (path := Path(place, _SCHEMA)).exists():
             return path
-    raise SwitchError(_not_installed(_SCHEMA))
-
-
-def _not_installed(what: str) -> str:
-    return f"{what} not found: install Open vSwitch (apt-get install openvswitch-switch)"
-
-
-def _run(command: Sequence[str], environment: dict[str, str], stdin: str) -> str:
-    try:
-        done = subprocess.run(
-            command, env=environment, input=stdin, capture_output=True, text=True, check=False, timeout=COMMAND_TIMEOUT
-        )
-    except FileNotFoundError:
-        raise SwitchError(_not_installed(command[0])) from None
-    except subprocess.TimeoutExpired:
-        raise SwitchError(f"{' '.join(command)}: no answer within {COMMAND_TIMEOUT:.0f} s") from None
-    if done.returncode:
-        raise SwitchError(f"{' '.join(command)}: {done.stderr.strip() or f'exit status {done.returncode}'}")
-    return done.stdout
+    raise SwitchError(not_installed(_SCHEMA))

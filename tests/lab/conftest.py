@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from ovsfw.lab.demo import POLICY
-from ovsfw.lab.topology import Place, down, make_place
+from ovsfw.lab.machines import Place
+from ovsfw.lab.topology import down, make_place
 from ovsfw.policy.document import parse
 from ovsfw.policy.model import Policy
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from ovsfw.cli import main
+from ovsfw.lab.machines import BRIDGE, Place
 from ovsfw.lab.matrix import measure
-from ovsfw.lab.topology import BRIDGE, Lab, Place, down, up
+from ovsfw.lab.topology import Lab, down, up
 from ovsfw.policy.document import parse
 from ovsfw.policy.model import Policy
 

@@ -11,9 +11,10 @@ from ovsfw.cli import main
 from ovsfw.compiler.pipeline import FORWARD, SPOOF_GUARD
 from ovsfw.errors import ConfigError, SwitchError
 from ovsfw.lab.demo import POLICY
+from ovsfw.lab.machines import BRIDGE, Place
 from ovsfw.lab.scenes import scenes
 from ovsfw.lab.selftest import Outcome, as_text, selftest
-from ovsfw.lab.topology import BRIDGE, Lab, Place, down, up
+from ovsfw.lab.topology import Lab, down, up
 from ovsfw.policy.document import parse
 from ovsfw.policy.model import Policy
 

@@ -7,9 +7,10 @@ import asyncio
 import pytest
 
 from ovsfw.lab.demo import POLICY, enforce, without
+from ovsfw.lab.machines import Place
 from ovsfw.lab.matrix import measure
 from ovsfw.lab.show import as_text
-from ovsfw.lab.topology import Place, down, up
+from ovsfw.lab.topology import down, up
 from ovsfw.policy.model import Direction, Policy
 
 pytestmark = [pytest.mark.ovs, pytest.mark.packets]

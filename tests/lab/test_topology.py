@@ -14,7 +14,8 @@ import pytest
 
 from ovsfw.errors import ConfigError
 from ovsfw.lab import netns
-from ovsfw.lab.topology import Place, down, find, make_place, namespace, up
+from ovsfw.lab.machines import Place, namespace
+from ovsfw.lab.topology import down, find, make_place, up
 from ovsfw.policy.model import Policy
 
 pytestmark = [pytest.mark.ovs, pytest.mark.packets]

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from ovsfw.lab import topology
+from ovsfw.lab import machines, topology
 from ovsfw.lab.topology import Lab
 from ovsfw.policy.document import parse
 from tests.running import PATIENCE, Process, running, until
@@ -80,7 +80,7 @@ def policy(tmp_path: Path) -> Path:
 
 
 def start(lab: Lab, machine: str, *words: str) -> subprocess.Popen[str]:
-    command = ["ip", "netns", "exec", topology.namespace(lab.place, machine), sys.executable, "-I", str(STREAM), *words]
+    command = ["ip", "netns", "exec", machines.namespace(lab.place, machine), sys.executable, "-I", str(STREAM), *words]
     started = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert started.stdout is not None
     assert started.stdout.readline() == "ready\n"

@@ -23,6 +23,7 @@ from ovsfw.cli import main
 from ovsfw.compiler.pipeline import Reason, cookie
 from ovsfw.compiler.recording import ANSWER_METER, ANSWERER, COPIED_BYTES
 from ovsfw.lab import topology
+from ovsfw.lab.machines import namespace
 from ovsfw.lab.topology import Lab
 from ovsfw.lab.vswitch import PrivateSwitch
 from ovsfw.openflow.packet_in import PacketIn
@@ -75,7 +76,7 @@ class Machines:
         self.lab, self.daemon, self.policy = lab, daemon, policy
 
     def inside(self, machine: str, work: Callable[[], Any]) -> Any:
-        return inside(topology.namespace(self.lab.place, machine), work)
+        return inside(namespace(self.lab.place, machine), work)
 
     def connect(self, machine: str, family: int, port: int) -> float:
         """How long connecting to vm2 took.  Raises OSError."""
@@ -136,7 +137,7 @@ def listening(lab: Lab) -> Iterator[None]:
                         made.listen()
                     return made
 
-                stack.enter_context(closing(inside(topology.namespace(lab.place, "vm2"), listen)))
+                stack.enter_context(closing(inside(namespace(lab.place, "vm2"), listen)))
         yield
 
 

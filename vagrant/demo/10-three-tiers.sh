@@ -5,4 +5,4 @@ set -euo pipefail
 # shellcheck source=vagrant/demo/setup.sh
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
-lab demo
+lab demo --datapath "$DATAPATH"

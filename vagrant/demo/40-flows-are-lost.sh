@@ -6,14 +6,10 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 say "the shop, and the daemon that guards it"
-lab up > /dev/null
+lab_up
 start_daemon
 say "ovs-ofctl del-flows br-int"
 lab exec switch ovs-ofctl del-flows br-int
-end=$((SECONDS + 30))
-until ovsfw verify --policy "$POLICY" --db "unix:$PLACE/db.sock" 2> /dev/null; do
-    [ "$SECONDS" -lt "$end" ] || die "the flows have not come back"
-    sleep 0.1
-done
+until_true 30 "the flows have come back" verify
 say "the truth"
 lab matrix

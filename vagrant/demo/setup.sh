@@ -1,22 +1,19 @@
 # shellcheck shell=bash
-# Sourced by the demos: ovsfw, a lab of their own that goes when they end, and ways to say and to insist.
+# Sourced by the demos on one machine: ovsfw, and a lab of their own that goes when they end.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit
-PATH="$PWD/.build/venv/bin:$PATH:/usr/sbin:/sbin"
+# shellcheck source=vagrant/demo/telling.sh
+. vagrant/demo/telling.sh
+PATH="${OVSFW_VENV:-$PWD/.build/venv}/bin:$PATH:/usr/sbin:/sbin"
 LAB=${OVSFW_LAB:-story}
 PLACE=/run/ovsfw-$LAB
-POLICY=$PWD/ovsfw/lab/three-tier.yaml
+DB=unix:$PLACE/db.sock
+# A copy, which the stories may change.
+POLICY=$PLACE.policy.yaml
+# The kernel's datapath, as operators have it, where there is one.
+DATAPATH=netdev
+! modprobe -q openvswitch 2> /dev/null || DATAPATH=system
 DAEMON=
-
-say() {
-    echo
-    echo "== $*"
-}
-
-die() {
-    echo "${0##*/}: $*" >&2
-    exit 1
-}
 
 lab() {
     local verb=$1
@@ -24,19 +21,40 @@ lab() {
     ovsfw lab "$verb" --name "$LAB" "$@"
 }
 
-# The lab's switch is in a namespace and its sockets are in the lab's directory.
-start_daemon() {
-    ovsfw run --policy "$POLICY" --db "unix:$PLACE/db.sock" --rundir "$PLACE" --log-level warn &
-    DAEMON=$!
-    until_well
+lab_up() {
+    cp ovsfw/lab/three-tier.yaml "$POLICY"
+    lab up --policy "$POLICY" --datapath "$DATAPATH" > /dev/null
 }
 
-until_well() {
-    local end=$((SECONDS + 60))
-    until ovsfw status --db "unix:$PLACE/db.sock" --rundir "$PLACE" > /dev/null 2>&1; do
-        [ "$SECONDS" -lt "$end" ] || die "the daemon is not in sync after a minute"
-        sleep 0.2
-    done
+is_well() {
+    ovsfw status --db "$DB" --rundir "$PLACE"
+}
+
+verify() {
+    ovsfw verify --policy "$POLICY" --db "$DB"
+}
+
+# The lab's switch is in a namespace and its sockets are in the lab's directory.
+start_daemon() {
+    ovsfw run --policy "$POLICY" --db "$DB" --rundir "$PLACE" --log-level warn &
+    DAEMON=$!
+    until_true 60 "the daemon is in sync" is_well
+}
+
+kill_daemon() {
+    kill -9 "$DAEMON"
+    wait "$DAEMON" 2> /dev/null || true
+    DAEMON=
+}
+
+# in_space NAME COMMAND...: in a machine's namespace or the switch's, also where the switch has been killed.
+in_space() {
+    ip netns exec "ovsfw-$LAB.$1" env OVS_RUNDIR="$PLACE" OVS_LOGDIR="$PLACE" "${@:2}"
+}
+
+# reaches SENDER ADDRESS: does an echo request get an answer?
+reaches() {
+    in_space "$1" ping -n -c 1 -W 2 "$2"
 }
 
 tidy() {
@@ -45,8 +63,8 @@ tidy() {
         wait "$DAEMON" || true
     fi
     lab down > /dev/null
+    rm -rf "$POLICY" "$PLACE.streams"
 }
 
-[ "$(id -u)" = 0 ] || die "network namespaces and Open vSwitch need root"
 trap tidy EXIT
 trap 'exit 130' INT TERM

@@ -6,7 +6,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 say "the shop, and the daemon that guards it"
-lab up > /dev/null
+lab_up
 start_daemon
 say "the tenant tries everything; each attempt must be stopped"
 lab selftest
