@@ -23,7 +23,9 @@ from ovsfw.openflow.text import format_flow
 from ovsfw.policy.document import parse
 from tests.test_house import ROOT
 
-PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted(
+    [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "vagrant" / "README.md", *(ROOT / "docs").rglob("*.md")]
+)
 README = (ROOT / "README.md").read_text()
 PIPELINE_PAGE = (ROOT / "docs" / "pipeline.md").read_text()
 PIPELINE = (ROOT / "ovsfw" / "compiler" / "pipeline.py").read_text()
@@ -60,7 +62,7 @@ def is_understood(words: list[str]) -> bool:
 
 @pytest.mark.parametrize(("page", "command"), COMMANDS)
 def test_every_command_is_understood(page: str, command: str) -> None:
-    words = shlex.split(command)[1:]
+    words = shlex.split(command.partition(" | ")[0])[1:]
     words = [{"NAME": "small", "SHELL": "bash"}.get(word, word) for word in words]
     assert any(is_understood([*words, *more]) for more in LEFT_OUT), f"{page}: {command}"
 
@@ -70,6 +72,11 @@ def test_every_command_is_in_the_readme() -> None:
     listed = re.findall(r"^    (\w+) ", parser().format_help(), re.MULTILINE)
     assert len(listed) >= 7
     assert [name for name in listed if f"| `ovsfw {name}" not in README] == []
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    pages = [str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md")]
+    assert [page for page in pages if f"]({page})" not in README] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
