@@ -22,8 +22,8 @@ kill -9 "$(cat "$PLACE/ovs-vswitchd.pid")"
 echo "  the monitor, who may ping everybody, gets no answer from app"
 say "Open vSwitch is started again; the daemon puts everything back"
 in_space switch ovs-vswitchd "$DB" --pidfile --log-file -vconsole:off --detach
-until_true 60 "the flows are back" verify
-until_true 60 "the daemon is in sync" is_well
+until_true 120 "the flows are back" verify
+until_true 120 "the daemon is in sync" is_well
 reaches monitor 10.9.0.31 > /dev/null || die "the monitor may ping app, and still cannot"
 say "the truth"
 lab matrix

@@ -38,7 +38,7 @@ verify() {
 start_daemon() {
     ovsfw run --policy "$POLICY" --db "$DB" --rundir "$PLACE" --log-level warn &
     DAEMON=$!
-    until_true 60 "the daemon is in sync" is_well
+    until_true 120 "the daemon is in sync" is_well
 }
 
 kill_daemon() {
