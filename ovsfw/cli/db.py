@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from ovsfw.cli import db_objects, db_server
+from ovsfw.cli import db_objects, db_pki, db_server
 from ovsfw.cli.db_options import add_store, add_wait, finish, remote_of
 from ovsfw.cli.options import add_format
 from ovsfw.errors import PolicyError
@@ -64,6 +64,7 @@ def add(subparsers: Any) -> None:  # noqa: ANN401 - argparse's type is private
         if name in ("export", "show", "status"):
             add_format(command)
     db_objects.add(commands)
+    db_pki.add(commands)
 
 
 def _command(

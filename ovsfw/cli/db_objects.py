@@ -1,4 +1,4 @@
-"""`db group|port|address-group|rule add|set|del`: one object at a time."""
+"""`db group|port|address-group|tier|network|assertion|rule add|set|del`: one object at a time."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from ovsfw.store import objects
 from ovsfw.store.editing import Change
 
 _KEYS = "keys of the policy document: KEY=VALUE; lists with commas or in YAML, null takes a key away"
+_OWNER = "the id of a security group or a tier"
+_PLACE = "of a tier, or of a rule in one: before what has the place N now, counted from 0; a new one comes last"
+
+
+# Kinds whose order means something.
+_ORDERED = ("tier", "rule")
 
 
 def add(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
     """Register the commands."""
-    for kind in objects.KINDS.values():
-        verbs = _family(commands, kind.name)
+    for kind in (*objects.KINDS, "rule"):
+        verbs = _family(commands, kind)
         for verb in ("add", "set"):
-            command = _verb(verbs, verb, kind.name)
-            command.add_argument("name", metavar="ID")
+            command = _verb(verbs, verb, kind)
+            owned = (kind, verb) == ("rule", "add")
+            command.add_argument("name", metavar="OWNER" if owned else "ID", help=_OWNER if owned else None)
             command.add_argument("settings", metavar="KEY=VALUE", nargs="*", help=_KEYS)
-        _verb(verbs, "del", kind.name).add_argument("names", metavar="ID", nargs="+")
-    verbs = _family(commands, "rule")
-    command = _verb(verbs, "add", "rule")
-    command.add_argument("name", metavar="GROUP", help="the id of the security group")
-    command.add_argument("settings", metavar="KEY=VALUE", nargs="+", help=_KEYS)
-    command = _verb(verbs, "set", "rule")
-    command.add_argument("name", metavar="ID")
-    command.add_argument("settings", metavar="KEY=VALUE", nargs="+", help=_KEYS)
-    _verb(verbs, "del", "rule").add_argument("names", metavar="ID", nargs="+")
+            if kind in _ORDERED:
+                command.add_argument("--place", type=int, metavar="N", help=_PLACE)
+        _verb(verbs, "del", kind).add_argument("names", metavar="ID", nargs="+")
 
 
 def _family(commands: Any, kind: str) -> Any:  # noqa: ANN401
@@ -54,20 +55,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _change(args: argparse.Namespace) -> Change:
-    settings = objects.parse_settings(args.settings) if args.verb != "del" else {}
-    if args.kind == "rule":
-        match args.verb:
-            case "add":
-                return partial(objects.rule_added, group=args.name, settings=settings)
-            case "set":
-                return partial(objects.rule_changed, name=args.name, settings=settings)
-            case _:
-                return partial(objects.rules_deleted, names=args.names)
-    kind = objects.KINDS[args.kind]
-    match args.verb:
-        case "add":
-            return partial(objects.added, kind=kind, name=args.name, settings=settings)
-        case "set":
-            return partial(objects.changed, kind=kind, name=args.name, settings=settings)
-        case _:
-            return partial(objects.deleted, kind=kind, names=args.names)
+    kind = objects.KINDS.get(args.kind)
+    if args.verb == "del":
+        return partial(objects.rules_deleted if kind is None else partial(objects.deleted, kind=kind), names=args.names)
+    settings = objects.parse_settings(args.settings)
+    place = {"place": args.place} if args.kind in _ORDERED else {}
+    if kind is not None:
+        change = objects.added if args.verb == "add" else objects.changed
+        return partial(change, kind=kind, name=args.name, settings=settings, **place)
+    if args.verb == "add":
+        return partial(objects.rule_added, owner=args.name, settings=settings, **place)
+    return partial(objects.rule_changed, name=args.name, settings=settings, **place)

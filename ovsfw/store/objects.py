@@ -23,10 +23,23 @@ class Kind(NamedTuple):
 
 KINDS = {
     kind.name: kind
-    for kind in (Kind("group", "security_groups"), Kind("port", "ports"), Kind("address-group", "address_groups"))
+    for kind in (
+        Kind("group", "security_groups"),
+        Kind("port", "ports"),
+        Kind("address-group", "address_groups"),
+        Kind("tier", "tiers"),
+        Kind("network", "networks"),
+        Kind("assertion", "assertions"),
+    )
 }
+_WITH_RULES = ("security_groups", "tiers")
 # Of these, a list may be written with commas; an item that is no mapping is an address.
-_LISTS = frozenset({"security_groups", "addresses"})
+_LISTS = frozenset(
+    {
+        "security_groups", "addresses", "applies_to", "dhcp_servers", "routers", "allowed", "denied", "from", "to",
+        "except_from", "except_to", "except_services",
+    }
+)  # fmt: skip
 _ADDRESSES = frozenset({"fixed_ips", "allowed_address_pairs"})
 _WORDS = {"true": True, "false": False, "null": None}
 
@@ -56,62 +69,89 @@ def _value(key: str, text: str) -> Any:  # noqa: ANN401
     return value
 
 
-def added(document: Document, kind: Kind, name: str, settings: Mapping[str, Any]) -> Document:
-    """With one more object.  Raises ConfigError when it is there."""
-    if any(each["id"] == name for each in document[kind.collection]):
+def added(document: Document, kind: Kind, name: str, settings: Mapping[str, Any], place: int | None = None) -> Document:
+    """With one more object, the last one unless there is a `place`.  Raises ConfigError when it is there."""
+    objects = document[kind.collection]
+    if any(_id(each) == name for each in objects):
         raise ConfigError(f"{kind.name} {name} is there already; change it with: ovsfw db {kind.name} set {name}")
-    return {**document, kind.collection: [*document[kind.collection], {"id": name, **settings}]}
+    return {**document, kind.collection: _placed([*objects, {"id": name or None, **settings}], name, place)}
 
 
-def changed(document: Document, kind: Kind, name: str, settings: Mapping[str, Any]) -> Document:
+def changed(
+    document: Document, kind: Kind, name: str, settings: Mapping[str, Any], place: int | None = None
+) -> Document:
     """With some keys of an object changed, null taking one away.  Raises ConfigError when it is not there."""
-    _find(document[kind.collection], kind.name, name)
-    objects = [{**each, **settings} if each["id"] == name else each for each in document[kind.collection]]
-    return {**document, kind.collection: objects}
+    objects = document[kind.collection]
+    _find(objects, kind.name, name)
+    return {**document, kind.collection: _placed(_with(objects, name, settings), name, place)}
 
 
 def deleted(document: Document, kind: Kind, names: Sequence[str]) -> Document:
     """Without some objects.  Raises ConfigError when one is not there."""
     for name in names:
         _find(document[kind.collection], kind.name, name)
-    return {**document, kind.collection: [each for each in document[kind.collection] if each["id"] not in names]}
+    return {**document, kind.collection: [each for each in document[kind.collection] if _id(each) not in names]}
 
 
-def rule_added(document: Document, group: str, settings: Mapping[str, Any]) -> Document:
-    """With one more rule in a group, which may be written by name as far as that is clear.  Raises ConfigError."""
-    found = _find(document["security_groups"], "group", group)
-    return _with_rules(document, found["id"], [*found.get("rules", ()), dict(settings)])
+def rule_added(document: Document, owner: str, settings: Mapping[str, Any], place: int | None = None) -> Document:
+    """With one more rule in a group or a tier.  Raises ConfigError."""
+    for collection in _WITH_RULES:
+        for found in document[collection]:
+            if _id(found) == owner:
+                rules = [*found.get("rules", ()), dict(settings)]
+                rules = rules if place is None else [*rules[:place], rules[-1], *rules[place:-1]]
+                return _with_rules(document, collection, owner, rules)
+    raise ConfigError(f"there is no group or tier {owner}")
 
 
-def rule_changed(document: Document, name: str, settings: Mapping[str, Any]) -> Document:
+def rule_changed(document: Document, name: str, settings: Mapping[str, Any], place: int | None = None) -> Document:
     """With some keys of a rule changed.  Raises ConfigError."""
-    group = _group_of(document, name)
-    rules = [{**rule, **settings} if rule["id"] == name else rule for rule in group["rules"]]
-    return _with_rules(document, group["id"], rules)
+    collection, owner = _owner_of(document, name)
+    rules = _placed(_with(owner["rules"], name, settings), name, place)
+    return _with_rules(document, collection, owner["id"], rules)
 
 
 def rules_deleted(document: Document, names: Sequence[str]) -> Document:
     """Without some rules.  Raises ConfigError."""
     for name in names:
-        group = _group_of(document, name)
-        document = _with_rules(document, group["id"], [rule for rule in group["rules"] if rule["id"] != name])
+        collection, owner = _owner_of(document, name)
+        rules = [rule for rule in owner["rules"] if rule["id"] != name]
+        document = _with_rules(document, collection, owner["id"], rules)
     return document
 
 
-def _with_rules(document: Document, group: str, rules: list[Document]) -> Document:
-    groups = [{**each, "rules": rules} if each["id"] == group else each for each in document["security_groups"]]
-    return {**document, "security_groups": groups}
+def _id(found: Document) -> str:
+    """Of the one network without an id, the empty text."""
+    return found.get("id") or ""
+
+
+def _with(objects: Sequence[Document], name: str, settings: Mapping[str, Any]) -> list[Document]:
+    return [{**each, **settings} if _id(each) == name else each for each in objects]
+
+
+def _placed(objects: list[Document], name: str, place: int | None) -> list[Document]:
+    """With one object moved to a place, from 0 on; None leaves it where it is."""
+    if place is None:
+        return objects
+    rest = [each for each in objects if _id(each) != name]
+    return [*rest[:place], *(each for each in objects if _id(each) == name), *rest[place:]]
+
+
+def _with_rules(document: Document, collection: str, owner: str, rules: list[Document]) -> Document:
+    return {**document, collection: _with(document[collection], owner, {"rules": rules})}
 
 
 def _find(objects: Sequence[Document], kind: str, name: str) -> Document:
     for each in objects:
-        if each["id"] == name:
+        if _id(each) == name:
             return each
     raise ConfigError(f"there is no {kind} {name}")
 
 
-def _group_of(document: Document, rule: str) -> Document:
-    for group in document["security_groups"]:
-        if any(each["id"] == rule for each in group.get("rules", ())):
-            return dict(group)
+def _owner_of(document: Document, rule: str) -> tuple[str, Document]:
+    """The list and the group or tier that a rule is in."""
+    for collection in _WITH_RULES:
+        for found in document[collection]:
+            if any(each["id"] == rule for each in found.get("rules", ())):
+                return collection, found
     raise ConfigError(f"there is no rule {rule}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,8 +30,8 @@ class Commands:
         said = self.capsys.readouterr()
         return said.err if status == 1 else said.out
 
-    def document(self) -> dict[str, list[dict[str, object]]]:
-        found: dict[str, list[dict[str, object]]] = json.loads(self("export", "--format", "json"))
+    def document(self) -> dict[str, list[dict[str, Any]]]:
+        found: dict[str, list[dict[str, Any]]] = json.loads(self("export", "--format", "json"))
         return found
 
 
@@ -70,6 +71,37 @@ def test_objects_come_change_and_go(db: Commands) -> None:
     assert len(db.document()["ports"]) == len(db.document()["security_groups"]) == 1
 
 
+def test_tiers_networks_and_assertions_come_change_and_go(db: Commands) -> None:
+    db("tier", "add", "low", "position=after", "rules=[{id: r1, direction: ingress, action: deny, protocol: udp}]")
+    db("tier", "add", "top", "applies_to=web", "--place", "0")
+    db("rule", "add", "top", "id=r2", "direction=ingress", "action=allow", "protocol=tcp")
+    db("rule", "add", "top", "id=r3", "direction=egress", "action=deny", "--place", "0")
+    db("rule", "set", "r2", "action=reject", "protocol=null")
+    db("network", "add", "net", "dhcp_servers=10.9.0.2,10.9.0.3", "connection_limit=5")
+    db("network", "add", "", "routers=fe80::1")
+    db("network", "set", "net", "connection_limit=null")
+    db("assertion", "add", "closed", "from=any", "to=vm1", "denied=tcp/22,tcp/23")
+    document = db.document()
+    assert [(tier["id"], [rule["id"] for rule in tier["rules"]]) for tier in document["tiers"]] == [
+        ("top", ["r3", "r2"]),
+        ("low", ["r1"]),
+    ]
+    assert document["tiers"][0]["rules"][1] == {
+        "id": "r2", "direction": "ingress", "ethertype": "IPv4", "action": "reject"
+    }  # fmt: skip
+    assert document["networks"] == [{"routers": ["fe80::1"]}, {"id": "net", "dhcp_servers": ["10.9.0.2", "10.9.0.3"]}]
+    assert document["assertions"] == [{"id": "closed", "from": ["any"], "to": ["vm1"], "denied": ["tcp/22", "tcp/23"]}]
+    db("tier", "set", "low", "--place", "0")
+    assert [tier["id"] for tier in db.document()["tiers"]] == ["low", "top"]
+    db("rule", "del", "r1", "r3")
+    db("tier", "del", "low", "top")
+    db("network", "del", "net", "")
+    assert "does not hold" in db("assertion", "set", "closed", "denied=tcp/80", status=1)
+    db("assertion", "del", "closed")
+    document = db.document()
+    assert document["tiers"] == document["networks"] == document["assertions"] == []
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
@@ -81,7 +113,12 @@ def test_objects_come_change_and_go(db: Commands) -> None:
         ("port set vm1 name", "'name': use KEY=VALUE"),
         ("port set vm1 fixed_ips=[", "no list or mapping in YAML"),
         ("group del web", "no security group has the id or name 'web'"),
-        ("rule add nope direction=ingress", "there is no group nope"),
+        ("rule add nope direction=ingress", "there is no group or tier nope"),
+        ("tier set nope position=after", "there is no tier nope"),
+        ("tier add top position=middle", "'middle' is not a position"),
+        ("network del nope", "there is no network nope"),
+        ("network add net connection_limit=0", "is not a number of connections"),
+        ("assertion add a from=any to=vm1", "allowed or denied is required"),
         ("rule set nope direction=ingress", "there is no rule nope"),
         ("rule add web direction=up", "'up' is not a direction"),
         ("import /nonexistent", "cannot be read: No such file"),

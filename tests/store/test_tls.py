@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +12,14 @@ from typing import NamedTuple
 
 import pytest
 
+from ovsfw.cli import main
 from ovsfw.errors import ConfigError, StoreAwayError, StoreError
 from ovsfw.policy.model import Policy
 from ovsfw.sources.database import DatabaseSource
 from ovsfw.store import setup
 from ovsfw.store.client import Remote, Tls, connected
 from ovsfw.store.editing import Operation, transact
+from ovsfw.store.pki import Authority
 from ovsfw.store.server import Server
 from tests.store.test_source import host_row, put, until, until_row
 
@@ -23,50 +27,34 @@ pytestmark = pytest.mark.ovs
 
 
 class Site(NamedTuple):
-    directory: Path
+    """A server, and two authorities: its own, and one that it knows nothing of."""
+
+    authority: Authority
+    strange: Authority
     server: Server
     address: str
 
-    def tls(self, name: str, ca: str = "ca") -> Tls:
-        return Tls(*(str(self.directory / file) for file in (f"{name}.key", f"{name}.crt", f"{ca}.crt")))
-
-    def remote(self, name: str, ca: str = "ca") -> Remote:
-        return Remote.parse(self.address, self.tls(name, ca))
+    def remote(self, name: str, ca: Authority | None = None) -> Remote:
+        return Remote.parse(self.address, tls_of(self.authority, name, ca))
 
 
-def openssl(directory: Path, *words: str) -> None:
-    subprocess.run(["openssl", *words], cwd=directory, check=True, capture_output=True)
-
-
-def make_ca(directory: Path, name: str) -> None:
-    subject = ("-subj", f"/CN=ovsfw-{name}", "-keyout", f"{name}.key", "-out", f"{name}.crt")
-    openssl(directory, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject)
-
-
-def make_certificate(directory: Path, name: str, ca: str = "ca") -> None:
-    """As docs/operations.md says."""
-    subject = ("-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
-    openssl(directory, "req", "-newkey", "rsa:2048", "-nodes", *subject)
-    signed = ("-CA", f"{ca}.crt", "-CAkey", f"{ca}.key", "-CAcreateserial", "-out", f"{name}.crt")
-    openssl(directory, "x509", "-req", "-days", "2", "-in", f"{name}.csr", *signed)
+def tls_of(authority: Authority, name: str, ca: Authority | None = None) -> Tls:
+    return Tls(*map(str, (*authority.files(name), (ca or authority).files("ca")[1])))
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     directory = tmp_path_factory.mktemp("tls")
-    for ca in ("ca", "strange-ca"):
-        make_ca(directory, ca)
-    for name in ("db", "h1", "h2"):
-        make_certificate(directory, name)
-    make_certificate(directory, "stranger", "strange-ca")
-    tls = Tls(*(str(directory / file) for file in ("db.key", "db.crt", "ca.crt")))
-    server = Server(directory / "store", tls)
+    for name, hosts in (("pki", ("db", "h1", "h2")), ("strange", ("h1",))):
+        assert main(["db", "pki", "--directory", str(directory / name), *hosts]) == 0
+    authority, strange = Authority(directory / "pki"), Authority(directory / "strange")
+    server = Server(directory / "store", tls_of(authority, "db"))
     server.create()
     server.start()
     try:
         asyncio.run(setup.initialise(Remote.parse(server.address), hosts=["pssl:0:127.0.0.1"]))
         port = asyncio.run(_port(server))
-        yield Site(directory, server, f"ssl:127.0.0.1:{port}")
+        yield Site(authority, strange, server, f"ssl:127.0.0.1:{port}")
     finally:
         asyncio.run(server.stop())
 
@@ -147,13 +135,51 @@ def test_what_a_host_may_not_write(site: Site, operation: Operation) -> None:
 
 
 def test_who_has_no_certificate_of_the_ca_is_not_heard(site: Site) -> None:
+    stranger = Remote.parse(site.address, tls_of(site.strange, "h1", site.authority))
     with pytest.raises(StoreAwayError, match="cannot reach the policy database"):
-        asyncio.run(write(site.remote("stranger"), row_of("stranger")))
+        asyncio.run(write(stranger, row_of("h1")))
     with pytest.raises(StoreAwayError, match="certificate verify failed"):
-        asyncio.run(write(site.remote("h1", ca="strange-ca"), row_of("h1")))
+        asyncio.run(write(site.remote("h1", ca=site.strange), row_of("h1")))
     plain = site.address.replace("ssl:", "tcp:")
     with pytest.raises(StoreAwayError):
         asyncio.run(write(Remote.parse(plain), row_of("h1")))
+
+
+def test_who_has_no_certificate_at_all_is_not_heard(site: Site) -> None:
+    context = ssl.create_default_context(cafile=site.authority.files("ca")[1])
+    context.check_hostname = False
+    port = int(site.address.rpartition(":")[2])
+    assert answer_to(context, port) == b""
+    key, certificate = site.authority.files("h1")
+    context.load_cert_chain(certificate, key)
+    assert b'"OVSFW"' in answer_to(context, port), "it is the certificate that was missing"
+
+
+def answer_to(context: ssl.SSLContext, port: int) -> bytes:
+    """What the server answers to a question; nothing when it hangs up."""
+    try:
+        with socket.create_connection(("127.0.0.1", port)) as plain, context.wrap_socket(plain) as encrypted:
+            encrypted.sendall(b'{"id": 1, "method": "list_dbs", "params": []}')
+            return encrypted.recv(1000)
+    except (ssl.SSLError, ConnectionError):
+        return b""
+
+
+def test_an_authority_makes_what_is_missing_and_no_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["db", "pki", "--directory", str(tmp_path / "pki")]
+    assert main([*command, "h1"]) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "pki").iterdir()}
+    assert {path.name for path in before} == {"ca.key", "ca.crt", "h1.key", "h1.crt", "openssl.cnf"}
+    assert not [path for path in before if path.suffix == ".key" and path.stat().st_mode & 0o077]
+    assert main([*command, "h1", "h2"]) == 0
+    assert "h1.crt is there already" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in before} == before
+    certificate = ("x509", "-noout", "-subject", "-nameopt", "RFC2253", "-in", str(tmp_path / "pki" / "h2.crt"))
+    subject = subprocess.run(["openssl", *certificate], capture_output=True, text=True, check=True).stdout
+    assert subject.strip() == "subject=CN=h2", "exactly the name, for the database compares it"
+    for name in ("ca", "../h3", "h 3", "-x", "x" * 65):
+        assert main([*command, "--", name]) == 1
+        assert "is no name for a certificate" in capsys.readouterr().err
 
 
 def test_missing_files_are_told(site: Site) -> None:
