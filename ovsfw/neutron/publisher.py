@@ -15,17 +15,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ovsfw.errors import StoreAwayError, StoreError
-from ovsfw.neutron.publish import (
-    ADDRESS_GROUP,
-    GROUP,
-    PORT,
-    REVISION,
-    Change,
-    Objects,
-    change_of,
-    published,
-    unit_of,
-)
+from ovsfw.neutron.comparing import Change, change_of, unit_of
+from ovsfw.neutron.publish import ADDRESS_GROUP, GROUP, PORT, REVISION, Objects, published
 from ovsfw.store.client import Connection, Remote, connected
 from ovsfw.store.editing import Operation, commit, operations, rows_from, select, transact, update_global
 from ovsfw.store.rows import ALL, RULES, Key, Rows, columns_of

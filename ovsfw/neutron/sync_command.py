@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import sqlalchemy.exc
@@ -18,10 +17,9 @@ from oslo_db import options as database_options
 
 from ovsfw.errors import ConfigError, OvsfwError
 from ovsfw.neutron import config
-from ovsfw.neutron.publish import REVISION
-from ovsfw.neutron.publisher import Plan, Publisher
+from ovsfw.neutron.comparing import told
+from ovsfw.neutron.publisher import Publisher
 from ovsfw.neutron.server_database import snapshot
-from ovsfw.store.rows import RULES, Key, Rows
 
 DIFFERENT = 2
 _ML2_CONF = Path("/etc/neutron/plugins/ml2/ml2_conf.ini")
@@ -58,11 +56,8 @@ def _parser() -> argparse.ArgumentParser:
 
 async def _run(args: argparse.Namespace) -> int:
     publisher = _publisher(args.config_file)
-    if args.repair:
-        plan = await publisher.repair()
-    else:
-        plan = await publisher.compare()
-    lines = list(differences(plan))
+    plan = await (publisher.repair() if args.repair else publisher.compare())
+    lines = list(told(plan.change, plan.old))
     for line in lines:
         print(line)
     for problem in plan.change.problems:
@@ -83,21 +78,3 @@ def _publisher(files: list[str] | None) -> Publisher:
     if remote is None:
         raise ConfigError(f"[ovsfw] connection is not set in {', '.join(files) or 'any configuration'}")
     return Publisher(remote, snapshot)
-
-
-def differences(plan: Plan) -> Iterator[str]:
-    """A line for each object: `+` the policy database lacks it, `-` it should not be there, `~` it is another one."""
-    found = plan.change.difference
-    changed: Rows = {
-        key: {**plan.old[key], **columns} for key, columns in found.update.items() if columns.keys() - {REVISION}
-    }
-    gone = {key: plan.old[key] for key in found.delete}
-    signs: tuple[tuple[str, Rows], ...] = (("+", found.insert), ("-", gone), ("~", changed))
-    for sign, rows in signs:
-        for key, columns in sorted(rows.items()):
-            where = f" of security group {columns['security_group']}" if key.table == RULES else ""
-            yield f"{sign} {_called(key)}{where}: {columns['document']}"
-
-
-def _called(key: Key) -> str:
-    return f"{key.table.replace('_', ' ').lower()} {key.id}"

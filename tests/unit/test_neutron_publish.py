@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from ovsfw.neutron.publish import ADDRESS_GROUP, GROUP, PORT, REVISION, Change, Objects, Published, change_of, published
+from ovsfw.neutron.comparing import Change, change_of, told
+from ovsfw.neutron.publish import ADDRESS_GROUP, GROUP, PORT, REVISION, Objects, Published, published
 from ovsfw.policy.document import judge_values
 from ovsfw.policy.model import Policy
 from ovsfw.store.rows import RULES, Key, Rows, document_of
@@ -234,3 +235,18 @@ def test_what_no_host_could_read_is_not_written() -> None:
     found = change({}, made)
     assert set(found.difference.insert) == {Key(GROUP, "web")}
     assert "256 characters" in found.problems[0]
+
+
+def test_differences_are_told_in_lines() -> None:
+    made = cloud()
+    old = rows_of(made)
+    made.port(1, "lb")
+    made.port(2, "lb")
+    made.port(3)
+    made.group("web")
+    assert [line.partition(":")[0] for line in told(change(old, made), old)] == [
+        "+ port vm3",
+        "- rule http of security group web",
+        "~ port vm1",
+        "~ port vm2",
+    ]
