@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ovsfw.compiler import Bindings, Compiler, Program
+from ovsfw.compiler import Bindings, Compiler, Hook, Program
+from ovsfw.compiler.hook import hook_of
 from ovsfw.compiler.pipeline import HOOK, Priority
 from ovsfw.compiler.recording import is_answering, is_logging, is_recording
 from ovsfw.openflow.flow import Flow, FlowSet
@@ -66,12 +67,13 @@ class Comparison:
     change: Change
     bindings: Bindings
     warnings: tuple[str, ...]
+    hook: Hook
     settled: Totals = NOTHING
 
     @property
     def outranking(self) -> tuple[Flow, ...]:
-        """Flows of others in the hook table that see packets before ours do."""
-        return tuple(flow for flow in self.installed.others if is_before_us(flow))
+        """Flows of others in the hook table that see packets before ours do; not those of who has let us in."""
+        return () if self.hook.inside else tuple(flow for flow in self.installed.others if is_before_us(flow))
 
 
 def is_before_us(flow: Flow) -> bool:
@@ -114,11 +116,12 @@ def compile_nothing(bindings: Bindings) -> Program:
 async def compare_with(held: Bridge, policy: Policy) -> Comparison:
     """Look at a bridge that is open."""
     installed = await read(held.channel)
-    # A daemon may have left flows that send copies; whether they do is its business.
+    # A daemon may have hung the filter elsewhere, and left flows that send copies; whether they do is its business.
+    hook = hook_of(installed.ours)
     records, answers, logs = (holds(installed.ours) for holds in (is_recording, is_answering, is_logging))
-    program = Compiler(records_drops=records, logs=logs).compile(policy, held.bindings, answers=answers)
+    program = Compiler(hook, records_drops=records, logs=logs).compile(policy, held.bindings, answers=answers)
     change = change_between(installed.ours, installed.settings, program)
-    return Comparison(program, installed, change, held.bindings, tuple(_warnings(held, policy)))
+    return Comparison(program, installed, change, held.bindings, tuple(_warnings(held, policy)), hook)
 
 
 def _warnings(held: Bridge, policy: Policy) -> list[str]:

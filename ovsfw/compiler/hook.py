@@ -7,14 +7,14 @@ back to the flows which that program has there: they see it as if there were no 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
 
 from ovsfw.compiler import pipeline as p
 from ovsfw.compiler.packets import load, to
 from ovsfw.compiler.pipeline import Priority, Reason, cookie
 from ovsfw.openflow.action import NORMAL, Action, CtClear, Resubmit
-from ovsfw.openflow.flow import Flow
+from ovsfw.openflow.flow import Flow, Key
 
 HOOK_COOKIE = cookie(Reason.HOOK)
 
@@ -52,3 +52,8 @@ NEUTRON = Hook(60, inside=True, unwired=frozenset({0, 4095}))
 
 That agent gives each port the VLAN of its network; before, it has none, or DEAD_VLAN_TAG.
 """
+
+
+def hook_of(flows: Container[Key]) -> Hook:
+    """Where the filter that has these flows hangs; alone in its bridge, unless they say otherwise."""
+    return NEUTRON if all(flow.key in flows for flow in NEUTRON.flows()) else STANDALONE

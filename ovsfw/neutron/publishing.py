@@ -57,12 +57,17 @@ class Publishing:
     """
 
     def __init__(self, settings: Settings, neutron: Neutron, ports: Ports) -> None:
-        self.readiness = Readiness(settings.remote, ports.complete)
         self._settings, self._ports = settings, ports
         self._publisher = Publisher(settings.remote, neutron)
+        self._start_anew()
+        os.register_at_fork(after_in_child=self._start_anew)
+
+    def _start_anew(self) -> None:
+        """A child has no thread; the marks there are, and locks that were held, are its parent's."""
+        self.readiness = Readiness(self._settings.remote, self._ports.complete)
         self._lock = threading.Lock()
         self._marks: set[Key] = set()
-        self._process = 0
+        self._thread: threading.Thread | None = None
 
     def mark(self, units: Iterable[Key]) -> None:
         """These are others now, or gone."""
@@ -73,8 +78,7 @@ class Publishing:
     def begin(self) -> None:
         """Be at work in this process; doing it again wakes it."""
         with self._lock:
-            if self._process != os.getpid():
-                self._process = os.getpid()
+            if self._thread is None:
                 ready = threading.Event()
                 self._thread = threading.Thread(target=self._run, args=(ready,), name="ovsfw-publish", daemon=True)
                 self._thread.start()
@@ -88,10 +92,10 @@ class Publishing:
 
     def close(self) -> None:
         """End the thread; marks that are left are lost."""
-        if self._process == os.getpid():
+        if self._thread is not None:
             self._loop.call_soon_threadsafe(self._supervisor.stop)
             self._thread.join()
-            self._process = 0
+            self._thread = None
 
     def _run(self, ready: threading.Event) -> None:
         asyncio.run(self._work(ready))

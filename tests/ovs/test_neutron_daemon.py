@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -150,3 +151,27 @@ def test_it_refuses_to_begin_beside_the_driver_of_the_agent(host: DummySwitch, t
             assert second.process.wait(30) == 1
             assert "ovsfw.pid" in second.log
         process.kill()
+
+
+@pytest.mark.usefixtures("daemon")
+def test_commands_see_where_the_filter_hangs(host: DummySwitch, tmp_path: Path) -> None:
+    """What the daemon has put there is right as it is, and `apply` leaves it so."""
+    file = tmp_path / "policy.json"
+    file.write_text(json.dumps(document()))
+    before = host.switch.ofctl("--no-stats", "dump-flows", BRIDGE)
+    for command in ("verify", "diff", "apply"):
+        words = (
+            sys.executable,
+            "-m",
+            "ovsfw",
+            command,
+            "--policy",
+            str(file),
+            "--bridge",
+            BRIDGE,
+            "--db",
+            host.switch.db,
+        )
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert (done.returncode, "comes before" in done.stderr + done.stdout) == (0, False), done
+    assert host.switch.ofctl("--no-stats", "dump-flows", BRIDGE) == before
