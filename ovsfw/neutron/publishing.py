@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 _COALESCE = 0.01
 _FIRST_PAUSE = 0.1
 _LOOK_AFTER = 60.0
+# How often a process asks whether it is its turn.
+_TURN = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,7 @@ class Publishing:
                 if self._settings.repair:
                     await self._repair()
                 self.readiness.adopt(await asyncio.to_thread(self._ports.blocked))
-            await asyncio.sleep(every)
+            await asyncio.sleep(min(every, _TURN))
 
     async def _repair(self) -> None:
         began = time.monotonic()
