@@ -20,9 +20,17 @@ def block(asked: Any, port: str) -> None:  # noqa: ANN401 - Neutron has no types
     provisioning_blocks.add_provisioning_component(asked, port, resources.PORT, ENTITY)
 
 
-def complete(port: str) -> None:
-    """Let it go on; doing so again, or for a port that is gone, is fine."""
-    provisioning_blocks.provisioning_complete(context.get_admin_context(), port, resources.PORT, ENTITY)
+def complete(port: str) -> bool:
+    """Let it go on; whether it is ACTIVE now, or gone.
+
+    To be done again where it is not: when two complete a port at the same time, Neutron lets each see the other's block,
+    and none is the last (both delete and look in one transaction).
+    """
+    admin = context.get_admin_context()
+    provisioning_blocks.provisioning_complete(admin, port, resources.PORT, ENTITY)
+    with api.CONTEXT_READER.using(admin):
+        query = sqlalchemy.select(models_v2.Port.status).where(models_v2.Port.id == port)
+        return admin.session.execute(query).scalar() in (None, constants.PORT_STATUS_ACTIVE)
 
 
 def blocked() -> dict[str, str]:

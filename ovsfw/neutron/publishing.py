@@ -45,8 +45,8 @@ class Settings:
 class Ports(Protocol):
     """Which ports of Neutron wait for their flows."""
 
-    def complete(self, port: str) -> None:
-        """Let a port go on."""
+    def complete(self, port: str) -> bool:
+        """Let a port go on; whether it does."""
 
     def blocked(self) -> Mapping[str, str]:
         """The ports that wait, and their hosts."""

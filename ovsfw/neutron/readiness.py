@@ -14,6 +14,8 @@ from ovsfw.store.report import HostState
 
 # Seconds between two looks at hosts that say nothing: such a host dies.
 _LOOK = 10.0
+# ... and between two times that Neutron is told of the same port.
+_AGAIN = 0.5
 # How long a process remembers a port of its own.
 _PATIENCE = 300.0
 
@@ -24,8 +26,8 @@ class Readiness:
     A port waits in the process that has bound it, for a while; `adopt` takes over those that Neutron still knows of.
     """
 
-    def __init__(self, remote: Remote, complete: Callable[[str], None]) -> None:
-        """`complete` tells Neutron that the flows of a port are there; it may be told so twice."""
+    def __init__(self, remote: Remote, complete: Callable[[str], bool]) -> None:
+        """`complete` tells Neutron that the flows of a port are there; it is told so until it says that it has heard."""
         self._remote, self._complete = remote, complete
         self._lock = threading.Lock()
         self._waiting: dict[str, tuple[str, float]] = {}
@@ -51,22 +53,25 @@ class Readiness:
         self._loop, self._news = asyncio.get_running_loop(), followed.changed
         try:
             while True:
-                await self._look(followed.all())
+                pause = _LOOK if await self._look(followed.all()) else _AGAIN
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(followed.changed.wait(), _LOOK)
+                    await asyncio.wait_for(followed.changed.wait(), pause)
                 followed.changed.clear()
         finally:
             self._news = None
             followed.close()
 
-    async def _look(self, found: Sequence[HostState]) -> None:
+    async def _look(self, found: Sequence[HostState]) -> bool:
+        """Whether Neutron has heard of every port that is ready."""
         now = time.time()
         self._hosts = frozenset(host.name for host in found)
         there = {(port, host.name) for host in found if host.is_alive(now) for port in host.ready}
-        for port in self._ready(there):
-            await asyncio.to_thread(self._complete, port)
-            with self._lock:
+        ready = self._ready(there)
+        heard = [port for port in ready if await asyncio.to_thread(self._complete, port)]
+        with self._lock:
+            for port in heard:
                 self._waiting.pop(port, None)
+        return len(heard) == len(ready)
 
     def _ready(self, there: Collection[tuple[str, str]]) -> list[str]:
         """The ports that need not wait any more; those that have waited for too long are forgotten."""

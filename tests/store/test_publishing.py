@@ -30,10 +30,15 @@ class Waiting:
     def __init__(self) -> None:
         self.ports: dict[str, str] = {}
         self.completed: list[str] = []
+        self.deaf = 0
 
-    def complete(self, port: str) -> None:
+    def complete(self, port: str) -> bool:
+        self.deaf -= 1
+        if self.deaf >= 0:
+            return False
         self.ports.pop(port, None)
         self.completed.append(port)
+        return True
 
     def blocked(self) -> Mapping[str, str]:
         return dict(self.ports)
@@ -185,3 +190,10 @@ def test_a_port_whose_server_has_ended_is_adopted(remote: Remote, cloud: Cloud, 
     publishing.begin()
     until(lambda: waiting.completed == ["vm1"])
     publishing.close()
+
+
+def test_neutron_is_told_until_it_hears(remote: Remote, publishing: Publishing, waiting: Waiting) -> None:
+    waiting.deaf = 2
+    say(remote, "h1", "vm1")
+    publishing.wait_for_flows("vm1", "h1")
+    until(lambda: waiting.completed == ["vm1"])
