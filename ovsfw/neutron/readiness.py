@@ -11,10 +11,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from ovsfw.store.client import Remote
 from ovsfw.store.hosts import Hosts
 from ovsfw.store.report import HostState
+from ovsfw.supervisor import Backoff
 
 # Seconds between two looks at hosts that say nothing: such a host dies.
 _LOOK = 10.0
-# ... and between two times that Neutron is told of the same port.
+# ... and, at first, between two times that Neutron is told of the same port.
 _AGAIN = 0.5
 # How long a process remembers a port of its own.
 _PATIENCE = 300.0
@@ -27,7 +28,7 @@ class Readiness:
     """
 
     def __init__(self, remote: Remote, complete: Callable[[str], bool]) -> None:
-        """`complete` tells Neutron that the flows of a port are there; it is told so until it says that it has heard."""
+        """`complete` tells Neutron that the flows of a port are there; it is told until it says that it has heard."""
         self._remote, self._complete = remote, complete
         self._lock = threading.Lock()
         self._waiting: dict[str, tuple[str, float]] = {}
@@ -49,11 +50,15 @@ class Readiness:
 
     async def run(self) -> None:
         """Follow the hosts for ever."""
-        followed = Hosts(self._remote)
+        followed, again = Hosts(self._remote), Backoff(_AGAIN, _LOOK)
         self._loop, self._news = asyncio.get_running_loop(), followed.changed
         try:
             while True:
-                pause = _LOOK if await self._look(followed.all()) else _AGAIN
+                if await self._look(followed.all()):
+                    again.reset()
+                    pause = _LOOK
+                else:
+                    pause = again.pause()
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(followed.changed.wait(), pause)
                 followed.changed.clear()
