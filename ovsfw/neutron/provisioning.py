@@ -23,8 +23,8 @@ def block(asked: Any, port: str) -> None:  # noqa: ANN401 - Neutron has no types
 def complete(port: str) -> bool:
     """Let it go on; whether it is ACTIVE now, or gone.
 
-    To be done again where it is not: when two complete a port at the same time, each may see the other's block, and none
-    is the last, for Neutron deletes the one and looks for others in one transaction.
+    To be done again where it is not: when two complete a port at the same time, each may see the other's block, and
+    none is the last, for Neutron deletes the one and looks for others in one transaction.
     """
     admin = context.get_admin_context()
     provisioning_blocks.provisioning_complete(admin, port, resources.PORT, ENTITY)
