@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import ipaddress
 import struct
+from functools import lru_cache
 
 from ovsfw.openflow.tracked import Tuple
 
 ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
 _NOBODY = bytes(12)
+_BOTH_IPV6 = 32
 _IP, _IPV6 = b"\x08\x00", b"\x86\xdd"
 _ACK = 0x10
 
@@ -27,9 +29,8 @@ def answer_of(key: Tuple) -> bytes | None:
     if make is None:
         return None
     segment, at = make(key)
-    source, destination = ipaddress.ip_address(key.destination), ipaddress.ip_address(key.source)
-    ends = source.packed + destination.packed
-    if isinstance(source, ipaddress.IPv6Address):
+    ends = _packed(key.destination) + _packed(key.source)
+    if len(ends) == _BOTH_IPV6:
         kind, pseudo = _IPV6, ends + struct.pack("!I3xB", len(segment), key.protocol)
         header = struct.pack("!IHBB", 6 << 28, len(segment), key.protocol, 64) + ends
     else:
@@ -37,6 +38,11 @@ def answer_of(key: Tuple) -> bytes | None:
         header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(segment), 0, 0, 64, key.protocol, 0) + ends
         header = sealed(header, 10, header)
     return _NOBODY + kind + header + sealed(segment, at, segment if key.protocol == ICMP else pseudo + segment)
+
+
+@lru_cache(maxsize=1 << 16)
+def _packed(address: str) -> bytes:
+    return ipaddress.ip_address(address).packed
 
 
 def _tcp(key: Tuple) -> tuple[bytes, int]:
@@ -54,9 +60,10 @@ def _icmp(key: Tuple) -> tuple[bytes, int]:
 
 
 def sealed(data: bytes, at: int, covered: bytes) -> bytes:
-    """The data with the checksum (RFC 1071) of what is covered in its place; 0 is sent as all ones (RFC 768)."""
-    total = sum(struct.unpack(f"!{(len(covered) + 1) // 2}H", covered + bytes(len(covered) % 2)))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    checksum = (~total & 0xFFFF) or 0xFFFF
+    """The data with the checksum (RFC 1071) of what is covered in its place; 0 is sent as all ones (RFC 768).
+
+    A sum of 16-bit words with the carries added in is the number that they are together, modulo 65535.
+    """
+    total = int.from_bytes(covered + bytes(len(covered) % 2), "big") % 0xFFFF
+    checksum = 0xFFFF - total
     return data[:at] + checksum.to_bytes(2, "big") + data[at + 2 :]

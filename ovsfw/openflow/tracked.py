@@ -17,8 +17,12 @@ _TUPLE = r"\(src=([^,)]+),dst=([^,)]+)(?:,sport=(\d+),dport=(\d+)|,id=(\d+),type
 _ENTRY = re.compile(
     rf"^(\w+),orig={_TUPLE},reply={_TUPLE}"
     r"(?:,start=([^,]*))?(?:,stop=[^,]*)?(?:,id=\d+)?(?:,zone=(\d+))?(?:,status=[^,]*)?(?:,timeout=(\d+))?"
-    r"(?:,mark=(\d+))?(?:,labels=0x([0-9a-f]+))?(.*)$",
-    re.MULTILINE,
+    r"(?:,mark=(\d+))?(?:,labels=0x([0-9a-f]+))?(.*)$"
+)
+# What differs between the connections of two machines to one service: the client's port, and in the kernel a number.
+_ENDS = r"\(src=[^,]*,dst=[^,]*"
+_CLIENT = re.compile(
+    rf"(\w+,orig={_ENDS},sport=)(\d+)(,dport=\d+\),reply={_ENDS},sport=\d+,dport=)\2\)((?:,start=[^,]*)?)(?:,id=\d+)?(.*)"
 )
 _COUNTED = re.compile(r",packets=(\d+),bytes=(\d+)")
 _STATE = re.compile(r"state(?:_orig)?=(\w+)(?:,state_reply=(\w+))?")
@@ -85,21 +89,45 @@ class Tracked(NamedTuple):
 
 
 def parse(text: str) -> Iterator[Tracked]:
-    """Every entry of a dump; lines that are none are skipped."""
-    for found in _ENTRY.finditer(text):
-        (
-            name, source, destination, sport, dport, ident, kind, code, sent,
-            back_from, back_to, back_sport, back_dport, _, back_kind, back_code, answered,
-            began, zone, timeout, mark, label, more,
-        ) = found.groups()  # fmt: skip
-        protocol = _NUMBERS.get(name) or (int(name) if name.isdigit() else 0)
-        icmp, answer = (int(kind or 0), int(code or 0)), (int(back_kind or 0), int(back_code or 0))
-        key = Tuple(protocol, source, destination, int(sport or ident or 0), int(dport or 0), icmp, answer)
-        plain = (source, destination, sport, dport) == (back_to, back_from, back_dport, back_sport)
-        yield Tracked(
-            key, int(zone or 0), int(mark or 0), int(label or "0", 16), plain,
-            int(timeout) if timeout else None, began or "", _counted(sent), _counted(answered), more,
-        )  # fmt: skip
+    """Every entry of a dump; lines that are none are skipped.
+
+    There may be a hundred thousand, most of them alike but for the client's port: each kind is taken apart once.
+    """
+    kinds: dict[tuple[str, ...], Tracked | None] = {}
+    for line in text.splitlines():
+        found = _CLIENT.match(line)
+        if found is None:
+            alone = _entry(line)
+            if alone is not None:
+                yield alone
+            continue
+        start, port, middle, began, end = found.groups()
+        kind = (start, middle, began, end)
+        if kind not in kinds:
+            kinds[kind] = _entry(line)
+        like = kinds[kind]
+        if like is not None:
+            key = like.key
+            yield Tracked(Tuple(*key[:3], int(port), *key[4:]), *like[1:])
+
+
+def _entry(line: str) -> Tracked | None:
+    found = _ENTRY.match(line)
+    if found is None:
+        return None
+    (
+        name, source, destination, sport, dport, ident, kind, code, sent,
+        back_from, back_to, back_sport, back_dport, _, back_kind, back_code, answered,
+        began, zone, timeout, mark, label, more,
+    ) = found.groups()  # fmt: skip
+    protocol = _NUMBERS.get(name) or (int(name) if name.isdigit() else 0)
+    icmp, answer = (int(kind or 0), int(code or 0)), (int(back_kind or 0), int(back_code or 0))
+    key = Tuple(protocol, source, destination, int(sport or ident or 0), int(dport or 0), icmp, answer)
+    plain = (source, destination, sport, dport) == (back_to, back_from, back_dport, back_sport)
+    return Tracked(
+        key, int(zone or 0), int(mark or 0), int(label or "0", 16), plain,
+        int(timeout) if timeout else None, began or "", _counted(sent), _counted(answered), more,
+    )  # fmt: skip
 
 
 def _counted(text: str) -> Counters | None:

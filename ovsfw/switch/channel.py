@@ -157,8 +157,10 @@ class Channel:
 
         Returns when it has been done; the flows of table `remark` must be installed.  Raises SwitchError.
         """
+        zones = {entry.zone for entry in entries}
+        actions = {zone: encode_actions(remark_actions(zone, blocked=blocked)) for zone in zones}
         packets = ((entry, answer_of(entry.key)) for entry in entries)
-        made = [(packet, encode_actions(remark_actions(entry, blocked=blocked))) for entry, packet in packets if packet]
+        made = [(packet, actions[entry.zone]) for entry, packet in packets if packet]
         if made:
             seconds = self._timeout + len(made) * SECONDS_PER_FLOW
             await self._ask(lambda connection: _packets(connection, made), "marking connections", seconds)

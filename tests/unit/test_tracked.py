@@ -40,6 +40,23 @@ def test_both_datapaths_are_read() -> None:
     assert fourth[:5] == (Tuple(47, "10.0.0.1", "10.0.0.2"), 1, 0, 0, True)
 
 
+def test_what_is_alike_but_for_the_client_s_port_is_told_apart() -> None:
+    """Each line says the same alone as among others of its kind, of which only the first is taken apart."""
+    kernel = KERNEL.replace(",packets=3,bytes=270", "").replace(",packets=1,bytes=90", "")
+    lines = [
+        line.replace(port, f"{port}{more}").replace("id=3334", f"id=3334{more}")
+        for more in ("", "1", "2")
+        for line, port in ((USERSPACE, "33108"), (kernel, "5000"), (PING, "23265"), (OTHER, "zone=1"))
+    ]
+    lines += [USERSPACE.replace(*change) for change in (("mark=131078", "mark=6"), ("sport=80", "sport=81"))]
+    together = list(parse("\n".join(lines)))
+    assert together == [entry for line in lines for entry in parse(line)]
+    assert [entry.key.source_port for entry in together if entry.key.protocol == 6] == [
+        33108, 331081, 331082, 33108, 33108,
+    ]  # fmt: skip
+    assert [entry.plain for entry in together] == [True] * 13 + [False]
+
+
 @pytest.mark.parametrize("was", ["src=10.0.0.2", "dst=10.0.0.1", "sport=80", "dport=33108"])
 def test_what_is_translated_is_not_plain(was: str) -> None:
     head, reply = USERSPACE.split("reply=", maxsplit=1)
