@@ -13,7 +13,7 @@ import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
-from ovsfw.lab import topology
+from ovsfw.lab.machines import namespace
 from ovsfw.lab.topology import Lab
 from tests.ovs.streams import Stream, datagrams, inside
 from tests.ovs.test_daemon import is_verified
@@ -42,7 +42,7 @@ class Attack:
 
     def __init__(self, lab: Lab) -> None:
         def spaces(name: str) -> str:
-            return topology.namespace(lab.place, name)
+            return namespace(lab.place, name)
 
         self.arrived, self.sent = 0, 0
         self._ends = threading.Event()
@@ -90,7 +90,7 @@ def _packets(protocol: int) -> socket.socket:
 @contextmanager
 def attacked(lab: Lab) -> Iterator[tuple[Attack, Stream]]:
     """What must not arrive, and beside it what must."""
-    vm1, vm2 = (topology.namespace(lab.place, name) for name in ("vm1", "vm2"))
+    vm1, vm2 = (namespace(lab.place, name) for name in ("vm1", "vm2"))
     with closing(datagrams(vm1, vm2, ("10.9.0.2", 7000), down=False)) as allowed, closing(Attack(lab)) as attack:
         yield attack, allowed
 
