@@ -6,6 +6,7 @@ goes wrong on the way leaves it in doubt: a commit that timed out may have been 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
@@ -21,6 +22,9 @@ from ovsfw.openflow.port import SwitchPort
 from ovsfw.openflow.tracked import Tracked
 from ovsfw.policy.model import Policy
 from ovsfw.settling import Settling
+
+# Seconds until a question is on its way.
+_ASKED = 0.002
 
 
 class Switch(Protocol):
@@ -182,8 +186,7 @@ class Reconciler:
         if policy is None or bindings is None:
             return None
         doubts = self._doubts
-        desired = self._compile(policy, bindings)
-        change = await self._compare(desired, settings_hold=settings_hold)
+        desired, change = await self._compare(policy, bindings, settings_hold=settings_hold)
         self._agreed = None
         # A change may have been made though its answer was lost, so the next step must not count on knowing of it.
         is_new, self._is_new = self._is_new, True
@@ -202,21 +205,29 @@ class Reconciler:
             self._compiled = (policy, bindings, self.answers), program
         return program
 
-    async def _compare(self, desired: Program, *, settings_hold: bool) -> Change:
-        """Settings are asked for unless they hold: a port that was unplugged and plugged again has lost its flag.
+    async def _compare(self, policy: Policy, bindings: Bindings, *, settings_hold: bool) -> tuple[Program, Change]:
+        """What is wanted, and how it differs from what there is.
+
+        Settings are asked for unless they hold: a port that was unplugged and plugged again has lost its flag.
 
         What others do while the switch is read may be in what is read or not, but what is told last is so.
         """
         if self._agreed is not None:
+            desired = self._compile(policy, bindings)
             base = self._agreed.flows
             settings = _settings_of(self._agreed) if settings_hold else await _settings(self._switch)
         else:
             self._drift = {}
-            installed = await read(self._switch)
+            installed, desired = await asyncio.gather(read(self._switch), self._compile_meanwhile(policy, bindings))
             base, settings, self.others = installed.ours, installed.settings, installed.others
         drift, self._drift = self._drift, {}
         change = change_between(base, settings, desired)
-        return replace(change, flows=corrected(change.flows, drift, desired.flows))
+        return desired, replace(change, flows=corrected(change.flows, drift, desired.flows))
+
+    async def _compile_meanwhile(self, policy: Policy, bindings: Bindings) -> Program:
+        """Compile when what has to be asked is asked: then the switch gathers its flows at the same time."""
+        await asyncio.sleep(_ASKED)
+        return self._compile(policy, bindings)
 
     def observe(self, events: Iterable[Event]) -> bool:
         """What a flow monitor tells, on the connection that carries out our changes; whether to step because of it."""
@@ -246,14 +257,16 @@ async def read(switch: Switch) -> Installed:
     ours: list[Flow] = []
     others: list[Flow] = []
     for flow in await switch.dump_flows():
-        (ours if is_ours(flow) else others).append(flow)
+        (ours if flow.key[0] in OWN_TABLES or is_ours(flow) else others).append(flow)
     return Installed(FlowSet.of(ours), tuple(others), await _settings(switch))
 
 
 async def _settings(switch: Switch) -> Settings:
-    ports = await switch.ports()
+    ports, fragment_ports, limits = await asyncio.gather(
+        switch.ports(), switch.shows_fragment_ports(), switch.connection_limits()
+    )
     no_flood = frozenset(ofport for ofport, port in ports.items() if port.no_flood)
-    return Settings(no_flood, await switch.shows_fragment_ports(), await switch.connection_limits())
+    return Settings(no_flood, fragment_ports, limits)
 
 
 def _settings_of(program: Program) -> Settings:

@@ -1,6 +1,6 @@
 """Policy and bindings to flows.  Pure; the only place that knows both security groups and OpenFlow.
 
-Compiling is assembled from units: one endpoint, one group, one network, a part of one table's remote sets.  A
+Compiling is assembled from units: one endpoint, one group, one MAC address, a part of one table's remote sets.  A
 `Compiler` keeps each unit's flows together with the inputs that made them, and hands out the very same object while the
 inputs are equal, so that a small change costs what it touches (see `units`).  That is all it remembers: what it returns
 depends only on what it is given.
@@ -17,19 +17,19 @@ from typing import NamedTuple, TypeVar
 
 from ovsfw.compiler.bindings import Binding, Bindings, Uplink, VlanMode
 from ovsfw.compiler.endpoints import endpoint_flows, endpoint_value, network_of, unknown_port
-from ovsfw.compiler.groups import group_flows
+from ovsfw.compiler.groups import RULE_TABLE, group_flows
 from ovsfw.compiler.hook import NEUTRON, STANDALONE, Hook
-from ovsfw.compiler.ids import hint_numbers, number
-from ovsfw.compiler.networks import Member, network_flows, uplink_flows
+from ovsfw.compiler.ids import Hints, are_apart, digests, number
+from ovsfw.compiler.networks import Member, network_units, uplink_flows
 from ovsfw.compiler.pipeline import NETWORK
 from ovsfw.compiler.recording import Copies, copied, copies
-from ovsfw.compiler.remotes import Bucket, Members, Place, member_flows, referenced, set_names
+from ovsfw.compiler.remotes import Members, Page, Place, Sets, member_flows, referenced, set_names
 from ovsfw.compiler.standing import standing_flows
-from ovsfw.compiler.tiers import course_of, tier_flows, tier_size
+from ovsfw.compiler.tiers import Course, course_of, tier_flows, tier_size
 from ovsfw.compiler.trusted import trusted_flows
 from ovsfw.compiler.units import Unit, Units
 from ovsfw.errors import PolicyError, Problem
-from ovsfw.openflow.flow import Flow, FlowSet
+from ovsfw.openflow.flow import Batch, Flow, FlowSet
 from ovsfw.policy.decisions import DROPPED
 from ovsfw.policy.model import MAX_GROUPS, Direction, Network, Policy, Port, SecurityGroup, Tier
 from ovsfw.policy.tiers import rejects, tiers_of, too_long
@@ -88,27 +88,43 @@ class _Host(NamedTuple):
 
 
 class _Local(NamedTuple):
-    """What follows from a `_Host` for everything else: the ids of groups of endpoints here, and numbers."""
+    """What follows from a `_Host` for everything else.
+
+    `lists` are the lists of groups that endpoints have, `groups` and `tiers` the numbers of groups and tiers by id.
+    """
 
     endpoints: list[tuple[Binding, Port]]
+    lists: frozenset[tuple[str, ...]]
     groups: Mapping[str, int]
     tiers: Mapping[str, int]
     no_flood: Mapping[int, bool]
 
 
 class _Asked(NamedTuple):
-    """A group or tier whose rules are asked on this host, and the remote sets that they refer to, by table."""
+    """A group or tier whose rules are asked on this host, and the remote sets that they refer to.
+
+    By table the names of those, and for all of them their digests and their numbers.
+    """
 
     owner: SecurityGroup | Tier
     names: Mapping[Place, frozenset[str]]
+    digests: Mapping[str, int]
+    sets: Mapping[str, int]
 
 
 class _Referring(NamedTuple):
-    """Whose rules are asked on this host, and the numbers of the remote sets, all of them and by table."""
+    """Whose rules are asked on this host, and the remote sets by table."""
 
     asked: list[_Asked]
-    sets: Mapping[str, int]
-    by_place: Mapping[Place, Mapping[str, int]]
+    by_place: Mapping[Place, Sets]
+
+
+class _Kind(NamedTuple):
+    """What endpoints with one list of groups have in common: whose rules they have, and how they are asked."""
+
+    course: Course
+    stateless: bool
+    logs_drops: bool
 
 
 T = TypeVar("T")
@@ -124,8 +140,8 @@ class Compiler:
         wants to have logged.
         """
         self._hook, self._records_drops, self._logs = hook, records_drops, logs
-        self._members = Members()
-        self._asked = _Referring([], {}, {})
+        self._members, self._hints = Members(), Hints()
+        self._referring = _Referring([], {})
         self._values: dict[str, tuple[object, object]] = {}
         self.units = Units(partial(copied, wanted=copies(records=records_drops, answers=False)))
 
@@ -142,18 +158,43 @@ class Compiler:
         log_drops = frozenset(name for name, group in groups if self._logs and group.log in DROPPED)
         host = _Host(bindings, ports, stateless, policy.tiers, policy.networks)
         local = self._once("local", host, lambda: _local(policy, host))
-        rules = (tuple(policy.security_groups.values()), policy.tiers, local)
-        referring = self._asked = self._once("referring", rules, lambda: _referring(policy, local, self._asked.asked))
-        buckets = self._members.follow(policy)
-        wanted = (buckets, referring.by_place)
-        parts = {
-            **self.units.batch("frame", (host, sent), lambda: _frame(host, self._hook, sent)),
-            **self.units.batch("endpoints", (host, log_drops), lambda: _endpoints(policy, local, log_drops)),
-            **self.units.batch("rules", rules, lambda: _rules(policy, referring, local, logs=self._logs)),
-            **self.units.batch("members", wanted, lambda: _member_units(buckets, referring.by_place)),
+        rules = (tuple(policy.security_groups.values()), policy.tiers, local.lists, local.groups, local.tiers)
+        before = self._referring
+        referring = self._referring = self._once("referring", rules, lambda: _referring(policy, local, before))
+        kinds = self._kinds(policy, host, local, log_drops)
+        batch = self.units.batch
+        batches = {
+            "frame": batch("frame", (host, sent), lambda: _frame(host, self._hook, sent)),
+            "endpoints": batch("endpoints", (host, log_drops), lambda: _endpoints(policy, local, kinds)),
+            "rules": batch("rules", rules, lambda: _rules(policy, referring, local, self._hints, logs=self._logs)),
+            **dict(self._member_batches(policy, referring.by_place)),
         }
         limits = self._once("limits", host, lambda: _connection_limits(policy, local.endpoints))
-        return Program(FlowSet(parts), local.no_flood, connection_limits=limits)
+        return Program(FlowSet(batches), local.no_flood, connection_limits=limits)
+
+    def _kinds(
+        self, policy: Policy, host: _Host, local: _Local, log_drops: AbstractSet[str]
+    ) -> Mapping[tuple[str, ...], _Kind]:
+        """The kind of endpoints with each list of groups; `log_drops` are the groups that want their drops logged."""
+        inputs = (local.groups, local.tiers, host.tiers, host.stateless, log_drops)
+        known: dict[tuple[str, ...], _Kind] = self._once("kinds", inputs, dict)
+        for names in known.keys() - local.lists:
+            del known[names]
+        for names in local.lists - known.keys():
+            course = course_of(policy, names, local.groups, local.tiers)
+            stateless = bool(names) and host.stateless.issuperset(names)
+            known[names] = _Kind(course, stateless, not log_drops.isdisjoint(names))
+        return known
+
+    def _member_batches(self, policy: Policy, by_place: Mapping[Place, Sets]) -> Iterator[tuple[object, Batch]]:
+        """The remote sets that rules refer to, a batch for each table and page."""
+        pages = self._members.follow(policy)
+        for place, sets in by_place.items():
+            table = RULE_TABLE[place].number
+            for index, page in enumerate(pages):
+                name = ("members", table, index)
+                units = partial(_member_units, name, place, page, sets)
+                yield name, self.units.batch(name, (page, sets), units)
 
     def _once(self, name: str, inputs: object, build: Callable[[], T]) -> T:
         """A value that depends on `inputs` alone; the same object while they are equal."""
@@ -166,31 +207,43 @@ class Compiler:
 
 def _local(policy: Policy, host: _Host) -> _Local:
     endpoints = host.endpoints
-    names = {name for _, port in endpoints for name in port.security_groups}
+    lists = frozenset(port.security_groups for _, port in endpoints)
     unfiltered = host.unfiltered
     no_flood = {bound.ofport: bound.port_id not in unfiltered for bound in host.bindings.endpoints}
-    return _Local(endpoints, number(names), number(tier.id for tier in policy.tiers), no_flood)
+    groups, tiers = number({name for names in lists for name in names}), number(tier.id for tier in policy.tiers)
+    return _Local(endpoints, lists, groups, tiers, no_flood)
 
 
-def _referring(policy: Policy, local: _Local, before: Iterable[_Asked]) -> _Referring:
-    """`before` is who was asked last, for what has not changed.
+def _referring(policy: Policy, local: _Local, before: _Referring) -> _Referring:
+    """`before` is what there was last, for what has not changed.
 
     Raises PolicyError for a port whose rules are more than Open vSwitch can take.
     """
     ports = [port for _, port in local.endpoints]
     _refuse_too_much(policy, ports)
-    known = {id(asked.owner): asked for asked in before}
+    known = {id(asked.owner): asked for asked in before.asked}
     groups = (policy.security_groups[name] for name in sorted(local.groups))
     owners: tuple[SecurityGroup | Tier, ...] = (*groups, *tiers_of(policy, ports))
-    asked = [known.get(id(owner)) or _Asked(owner, set_names(referenced([owner]))) for owner in owners]
-    places: dict[Place, set[str]] = defaultdict(set)
-    for _, names in asked:
-        for place in names:
-            places[place] |= names[place]
-    sets = number(name for names in places.values() for name in names)
-    return _Referring(
-        asked, sets, {place: {name: sets[name] for name in sorted(names)} for place, names in places.items()}
-    )
+    asked = [known.get(id(owner)) or _asked(owner) for owner in owners]
+    places: dict[Place, dict[str, int]] = defaultdict(dict)
+    if not are_apart(each.digests for each in asked):
+        numbers = number(name for each in asked for name in each.digests)
+        asked = [each._replace(sets={name: numbers[name] for name in each.digests}) for each in asked]
+    for each in asked:
+        for place, names in each.names.items():
+            places[place].update((name, each.sets[name]) for name in names)
+    return _Referring(asked, {place: _same(Sets(found), before.by_place.get(place)) for place, found in places.items()})
+
+
+def _asked(owner: SecurityGroup | Tier) -> _Asked:
+    names = set_names(referenced([owner]))
+    found = digests(name for place in names for name in names[place])
+    return _Asked(owner, names, found, found)
+
+
+def _same(new: T, before: T | None) -> T:
+    """The very object from before, while it is equal."""
+    return before if before is not None and before == new else new
 
 
 def _frame(host: _Host, hook: Hook, sent: Copies) -> Iterator[Unit]:
@@ -202,47 +255,41 @@ def _frame(host: _Host, hook: Hook, sent: Copies) -> Iterator[Unit]:
     yield Unit("unknown", unknown, lambda: map(unknown_port, unknown))
 
 
-def _endpoints(policy: Policy, local: _Local, log_drops: AbstractSet[str]) -> Iterator[Unit]:
-    """`log_drops` are the ids of the groups that want what is dropped to be logged."""
+def _endpoints(policy: Policy, local: _Local, kinds: Mapping[tuple[str, ...], _Kind]) -> Iterator[Unit]:
+    """Each endpoint, and what the networks that they are in know of them."""
     networks: dict[int, list[Member]] = defaultdict(list)
-    said: dict[int, list[Network]] = defaultdict(list)
-    lists = {port.security_groups for _, port in local.endpoints}
-    courses = {names: course_of(policy, names, local.groups, local.tiers) for names in lists}
+    said: dict[int, dict[str | None, Port]] = defaultdict(dict)
     sizes = {local.tiers[tier.id]: tier_size(tier, Direction.INGRESS) for tier in policy.tiers}
     for binding, port in local.endpoints:
-        said[network_of(binding.vlan)].append(policy.network_of(port))
-        stateless = policy.is_stateless(port)
-        course = courses[port.security_groups]
-        logs = not log_drops.isdisjoint(port.security_groups)
+        kind, network = kinds[port.security_groups], network_of(binding.vlan)
+        course, stateless, logs = kind
         build = partial(endpoint_flows, binding, port, course, stateless=stateless, logs_drops=logs)
-        yield Unit(("endpoint", binding.ofport), (binding, port, course, stateless, logs), build)
+        yield Unit(("endpoint", binding.ofport), (binding, port, kind), build)
         value = endpoint_value(binding, port, stateless=stateless)
-        networks[network_of(binding.vlan)].append(Member(binding.ofport, value, port.macs, course))
+        networks[network].append(Member(binding.ofport, value, port.macs, course))
+        said[network].setdefault(port.network_id, port)
     for network, inside in networks.items():
-        yield Unit(("network", network), (inside, sizes), partial(network_flows, network, inside, sizes))
-        options = tuple(dict.fromkeys(said[network]))
+        yield from network_units(network, inside, sizes)
+        options = tuple(map(policy.network_of, said[network].values()))
         yield Unit(("trusted", network), options, partial(trusted_flows, NETWORK(network), options))
 
 
-def _rules(policy: Policy, referring: _Referring, local: _Local, *, logs: bool) -> Iterator[Unit]:
+def _rules(policy: Policy, referring: _Referring, local: _Local, known: Hints, *, logs: bool) -> Iterator[Unit]:
     """The groups and tiers that endpoints of this host have.  `logs` never changes in the life of a compiler."""
-    hints = hint_numbers(policy)
-    for owner, names in referring.asked:
-        sets = {name: referring.sets[name] for place in names for name in names[place]}
-        mine = {rule.id: hints[rule.id] for rule in owner.rules}
+    hints = known.follow(policy)
+    for owner, _, _, sets in referring.asked:
         if isinstance(owner, Tier):
-            given_tier = (owner, local.tiers[owner.id], sets, mine)
+            given_tier = (owner, local.tiers[owner.id], sets, hints(owner))
             yield Unit(("tier", owner.id), given_tier, partial(tier_flows, *given_tier, logs=logs))
         else:
-            given = (owner, local.groups[owner.id], sets, mine)
+            given = (owner, local.groups[owner.id], sets, hints(owner))
             yield Unit(("group", owner.id), given, partial(group_flows, *given, logs=logs))
 
 
-def _member_units(buckets: tuple[Bucket, ...], by_place: Mapping[Place, Mapping[str, int]]) -> Iterator[Unit]:
-    """The remote sets that rules refer to."""
-    for place, sets in by_place.items():
-        for index, bucket in enumerate(buckets):
-            yield Unit(("members", place, index), (bucket, sets), partial(member_flows, place, bucket, sets))
+def _member_units(name: tuple[object, ...], place: Place, page: Page, sets: Sets) -> Iterator[Unit]:
+    """One page of the remote sets that the rules of one table refer to."""
+    for index, bucket in enumerate(page):
+        yield Unit((*name, index), (bucket, sets), partial(member_flows, place, bucket, sets))
 
 
 def _connection_limits(policy: Policy, here: Iterable[tuple[Binding, Port]]) -> dict[int, int]:

@@ -6,12 +6,14 @@ are.  Open vSwitch asks of a conjunction id only that it be unique within its ta
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import lru_cache
 from hashlib import blake2s
+from typing import NamedTuple
 
 from ovsfw.compiler.pipeline import HINT_BIT, HINTS
-from ovsfw.policy.model import Policy, RemoteAddressGroup, RemoteGroup, Rule
+from ovsfw.policy.model import Policy, RemoteAddressGroup, RemoteGroup, Rule, SecurityGroup, Tier
 
 
 @lru_cache(maxsize=1 << 17)
@@ -21,13 +23,44 @@ def _digest(name: str) -> int:
 
 def number(names: Iterable[str], below: int = HINT_BIT) -> dict[str, int]:
     """A number from 1 on for every name, no two the same; all of them below a power of 2."""
-    distinct = list(dict.fromkeys(names))
-    numbers = {name: _digest(name) % below for name in distinct}
-    taken = {0, *numbers.values()}
-    if len(taken) > len(distinct):
-        return numbers  # the usual case: no two alike, and none is 0
-    numbers, taken = {}, {0}
-    for name in sorted(distinct):
+    numbers = digests(names, below)
+    if not are_apart([numbers]):
+        by_digest: dict[int, list[str]] = defaultdict(list)
+        for name, value in numbers.items():
+            by_digest[value].append(name)
+        numbers |= told_apart(by_digest, (value for value, alike in by_digest.items() if len(alike) > 1), below)
+    return numbers
+
+
+def digests(names: Iterable[str], below: int = HINT_BIT) -> dict[str, int]:
+    """The numbers that names have, but where two are alike, or one is 0."""
+    return {name: _digest(name) % below for name in names}
+
+
+def are_apart(parts: Iterable[Mapping[str, int]]) -> bool:
+    """Whether the digests of all these names, some of which may be in several parts, can be their numbers."""
+    whole: dict[str, int] = {}
+    for part in parts:
+        whole.update(part)
+    return len({0, *whole.values()}) > len(whole)
+
+
+def told_apart(by_digest: Mapping[int, Collection[str]], crowded: Iterable[int], below: int) -> dict[str, int]:
+    """Numbers for the names that cannot all have their digests, and for those that these push on.
+
+    `crowded` are the digests that several names have.
+    """
+    pushing: set[int] = set()
+    for first in (0, *crowded):
+        value = first
+        waiting = 1 if first == 0 else 0  # 0 is taken, by nobody
+        while waiting := waiting + len(set(by_digest.get(value, ()))) - 1:
+            pushing.add(value)
+            value = (value + 1) % below
+        pushing.add(value)
+    numbers: dict[str, int] = {}
+    taken = {0}
+    for name in sorted({name for value in pushing for name in by_digest.get(value, ())}):
         value = _digest(name) % below
         while value in taken:
             value = (value + 1) % below
@@ -50,4 +83,66 @@ def rule_hints(policy: Policy) -> Mapping[int, Rule]:
 
 def hint_numbers(policy: Policy) -> dict[str, int]:
     """The hint of each rule by its id; bit 31 is set in all of them."""
-    return {name: hint | HINT_BIT for name, hint in number((rule.id for rule in policy.rules), HINTS).items()}
+    return _hints(number((rule.id for rule in policy.rules), HINTS))
+
+
+def _hints(numbers: Mapping[str, int]) -> dict[str, int]:
+    return {name: value | HINT_BIT for name, value in numbers.items()}
+
+
+Owner = SecurityGroup | Tier
+
+
+class _Digested(NamedTuple):
+    owner: Owner
+    digests: dict[str, int]
+    hints: dict[str, int]
+
+
+class Hints:
+    """The hints of the rules of each group and tier, as `hint_numbers` has them.
+
+    They follow a policy by what differs from the one before, and so cost what has changed.  A group or tier that is the
+    same object has the same object for its answer, but where digests are alike.
+    """
+
+    def __init__(self) -> None:
+        """Start with nothing."""
+        self._known: dict[int, _Digested] = {}
+        self._by_digest: dict[int, list[str]] = {}
+        self._crowded: set[int] = set()
+
+    def follow(self, policy: Policy) -> Callable[[Owner], Mapping[str, int]]:
+        """For each group and tier of a policy, the hints of its rules by their ids."""
+        every: tuple[Owner, ...] = (*policy.security_groups.values(), *policy.tiers)
+        # What is known is held here, so that nothing new has its place in memory.
+        owners = {id(owner): owner for owner in every}
+        for gone in self._known.keys() - owners.keys():
+            for name, value in self._known.pop(gone).digests.items():
+                left = [*self._by_digest[value]]
+                left.remove(name)
+                self._note(value, left)
+        for new in owners.keys() - self._known.keys():
+            self._known[new] = _digested(owners[new])
+            for name, value in self._known[new].digests.items():
+                self._note(value, [*self._by_digest.get(value, ()), name])
+        known, apart = self._known, _hints(told_apart(self._by_digest, self._crowded, HINTS))
+        return lambda owner: _with(known[id(owner)].hints, apart)
+
+    def _note(self, value: int, names: list[str]) -> None:
+        """The names with a digest; each as often as there are groups with such a rule."""
+        self._by_digest[value] = names
+        (self._crowded.add if len(set(names)) > 1 else self._crowded.discard)(value)
+        if not names:
+            del self._by_digest[value]
+
+
+def _with(hints: Mapping[str, int], others: Mapping[str, int]) -> Mapping[str, int]:
+    """The very same hints, where none of the others is about them."""
+    differing = others.keys() & hints.keys()
+    return {**hints, **{name: others[name] for name in differing}} if differing else hints
+
+
+def _digested(owner: Owner) -> _Digested:
+    found = digests((rule.id for rule in owner.rules), HINTS)
+    return _Digested(owner, found, _hints(found))

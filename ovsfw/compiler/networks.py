@@ -8,7 +8,8 @@ flow fits into 64 KiB; what is longer is cut into pages, and where that cannot b
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from ovsfw.compiler import pipeline as p
@@ -19,6 +20,7 @@ from ovsfw.compiler.packets import IP, IPV6, PRIORITY_TAGGED, UNTAG, load, to
 from ovsfw.compiler.pipeline import Priority, Reason, Table, cookie
 from ovsfw.compiler.standing import ACCEPTED
 from ovsfw.compiler.tiers import Course, ask, cost_of
+from ovsfw.compiler.units import Unit
 from ovsfw.errors import PolicyError, Problem
 from ovsfw.openflow import match as m
 from ovsfw.openflow.action import Action, Ct, Output
@@ -44,22 +46,26 @@ class Member(NamedTuple):
     course: Course
 
 
-def network_flows(network: int, members: Sequence[Member], sizes: Mapping[int, int]) -> Iterator[Flow]:
+def network_units(network: int, members: Sequence[Member], sizes: Mapping[int, int]) -> Iterator[Unit]:
     """`network` is a value of NETWORK; `sizes` says how many lookups each tier costs, by its number."""
     here = p.NETWORK(network)
+    why = cookie(Reason.FLOOD, network)
     owners: dict[int, list[Member]] = defaultdict(list)
     for member in sorted(members):
         for mac in member.macs:
             owners[mac].append(member)
     for mac, sharing in owners.items():
-        # A MAC that several endpoints may use (VRRP) reaches each of them.
         _refuse_too_many(mac, sharing, sizes)
-        actions = tuple(action for one in sharing for action in _towards(one))
-        match = (here, m.ETH_DST(mac))
-        yield p.FORWARD.flow(Priority.SECOND, match, actions, cookie(Reason.FORWARD, sharing[0].ofport))
-    why = cookie(Reason.FLOOD, network)
-    yield from _to_all(p.FLOOD, (here,), [member.ofport for member in members], why)
-    yield from _fan_out(here, members, sizes, why)
+        yield Unit(("forward", network, mac), tuple(sharing), partial(_forward, here, mac, sharing))
+    ofports = tuple(sorted(member.ofport for member in members))
+    yield Unit(("flood", network), ofports, partial(_to_all, p.FLOOD, (here,), ofports, why))
+    yield from _fan_out(network, members, sizes, why)
+
+
+def _forward(here: m.Term, mac: int, sharing: Sequence[Member]) -> Iterator[Flow]:
+    """A MAC that several endpoints may use (VRRP) reaches each of them."""
+    actions = tuple(action for one in sharing for action in _towards(one))
+    yield p.FORWARD.flow(Priority.SECOND, (here, m.ETH_DST(mac)), actions, cookie(Reason.FORWARD, sharing[0].ofport))
 
 
 def _refuse_too_many(mac: int, sharing: Sequence[Member], sizes: Mapping[int, int]) -> None:
@@ -79,9 +85,8 @@ def _towards(member: Member) -> tuple[Action, ...]:
 
 
 def _to_all(table: Table, match: m.Match, ofports: Sequence[int], why: int) -> Iterator[Flow]:
-    """Out of many ports; a list too long for one flow goes on in further flows of the same table."""
-    ordered = sorted(ofports)
-    pages = [ordered[at : at + OUTPUTS_PER_FLOW] for at in range(0, len(ordered), OUTPUTS_PER_FLOW)]
+    """Out of many ports, in ascending order; a list too long for one flow goes on in further ones of its table."""
+    pages = [ofports[at : at + OUTPUTS_PER_FLOW] for at in range(0, len(ofports), OUTPUTS_PER_FLOW)]
     for number, page in enumerate(pages):
         actions: list[Action] = [UNTAG, *map(Output, page)]
         if page is not pages[-1]:
@@ -90,28 +95,37 @@ def _to_all(table: Table, match: m.Match, ofports: Sequence[int], why: int) -> I
         yield table.flow(Priority.FIRST if number else Priority.SECOND, terms, tuple(actions), why)
 
 
-def _fan_out(here: m.Term, members: Sequence[Member], sizes: Mapping[int, int], why: int) -> Iterator[Flow]:
+def _fan_out(network: int, members: Sequence[Member], sizes: Mapping[int, int], why: int) -> Iterator[Unit]:
     """Judge once per course; an endpoint without groups and tiers gets nothing."""
     classes: dict[Course, list[int]] = defaultdict(list)
     for member in members:
         if any(member.course):
             classes[member.course].append(member.ofport)
-    costs: dict[int, int] = {}
+    costs: list[tuple[int, int]] = []
     for course, sharing in classes.items():
-        leader = min(sharing)
-        costs[leader] = 2 + cost_of(course, sizes)
-        judge = (load(p.INGRESS_RULE, 0), *ask(course, Direction.INGRESS), to(p.FAN_OUT_DELIVER))
-        yield p.FAN_OUT_CLASS.flow(Priority.FIRST, (p.CLASS(leader),), judge, why)
-        match = (p.CLASS(leader), ACCEPTED[p.INGRESS_RULE])
-        yield from _to_all(p.FAN_OUT_DELIVER, match, sharing, why)
-    yield from _pages(here, costs, why)
+        sharing.sort()
+        costs.append((sharing[0], 2 + cost_of(course, sizes)))
+        yield Unit(("fan-out", network, course), tuple(sharing), partial(_class, course, sharing, why))
+    costs.sort()
+    yield Unit(("pages", network), tuple(costs), partial(_pages, p.NETWORK(network), costs, why))
 
 
-def _pages(here: m.Term, costs: Mapping[int, int], why: int) -> Iterator[Flow]:
-    """All classes, cut into pages that Open vSwitch can take; each page but a single one is a packet's new pass."""
+def _class(course: Course, sharing: Sequence[int], why: int) -> Iterator[Flow]:
+    """Endpoints with one course; the class is called after the first of them."""
+    here = p.CLASS(sharing[0])
+    judge = (load(p.INGRESS_RULE, 0), *ask(course, Direction.INGRESS), to(p.FAN_OUT_DELIVER))
+    yield p.FAN_OUT_CLASS.flow(Priority.FIRST, (here,), judge, why)
+    yield from _to_all(p.FAN_OUT_DELIVER, (here, ACCEPTED[p.INGRESS_RULE]), sharing, why)
+
+
+def _pages(here: m.Term, costs: Iterable[tuple[int, int]], why: int) -> Iterator[Flow]:
+    """All classes, cut into pages that Open vSwitch can take; each page but a single one is a packet's new pass.
+
+    `costs` are the ofports that classes are called after, in ascending order, and what each class costs.
+    """
     pages: list[list[Action]] = [[]]
     room = RESUBMITS_PER_PASS
-    for leader, cost in sorted(costs.items()):
+    for leader, cost in costs:
         if room < cost:
             pages.append([])
             room = RESUBMITS_PER_PASS

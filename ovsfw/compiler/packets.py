@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from ovsfw.compiler import pipeline as p
 from ovsfw.openflow import match as m
 from ovsfw.openflow.action import VLAN_TCI, Load, Resubmit, whole
@@ -54,6 +56,7 @@ DHCP_REPLIES = tuple(udp(family, DHCP_SERVER[family]) for family in Family)
 ROUTER_ADVERTISEMENTS = icmpv6(ROUTER_ADVERTISEMENT)
 
 
+@lru_cache
 def to(table: p.Table) -> Resubmit:
     """Go on in another table."""
     return Resubmit(table.number)
@@ -61,4 +64,7 @@ def to(table: p.Table) -> Resubmit:
 
 def load(field: m.Field, value: int) -> Load:
     """Write a whole register."""
-    return Load(whole(field), value)
+    return Load(_whole(field), value)
+
+
+_whole = lru_cache(whole)

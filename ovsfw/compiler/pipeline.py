@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
+from operator import itemgetter
 
 # Cookies are a part of the pipeline, in a module of their own.
 from ovsfw.compiler.reasons import OWNER as OWNER
@@ -123,6 +124,10 @@ class PipelineError(Exception):
     """A flow that the declaration does not allow: a bug of this program."""
 
 
+_FIELD = itemgetter(0)
+_LEADING = frozenset({Resubmit, Ct})
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Table:
     """One OpenFlow table: what its flows may match, and the tables they may lead to."""
@@ -136,11 +141,12 @@ class Table:
 
     def flow(self, priority: Priority, match: m.Match, actions: tuple[Action, ...], why: int) -> Flow:
         """Build a flow of this table; `why` is its cookie.  Raises PipelineError against the declaration."""
-        shape = tuple(term.field for term in match)
+        shape = tuple(map(_FIELD, match))
         if shape not in self._seen:
             self._check_match(shape)
-        if actions not in self._seen:
-            self._check_actions(actions)
+        for action in actions:
+            if type(action) in _LEADING and action not in self._seen:
+                self._check_action(action)
         return flow(self.number, priority, match, actions, why)
 
     def _check_match(self, shape: tuple[m.Field, ...]) -> None:
@@ -149,13 +155,12 @@ class Table:
             raise PipelineError(f"table {self.name} does not match {', '.join(strange)}")
         self._seen.add(shape)
 
-    def _check_actions(self, actions: tuple[Action, ...]) -> None:
-        for action in actions:
-            target = action.table if isinstance(action, Resubmit | Ct) else None
-            name = TABLE_NAMES.get(target, HOOK.name) if target is not None else ""
-            if name and name not in self.leads_to:
-                raise PipelineError(f"table {self.name} does not lead to {name}")
-        self._seen.add(actions)
+    def _check_action(self, action: Action) -> None:
+        target = action.table if isinstance(action, Resubmit | Ct) else None
+        name = TABLE_NAMES.get(target, HOOK.name) if target is not None else ""
+        if name and name not in self.leads_to:
+            raise PipelineError(f"table {self.name} does not lead to {name}")
+        self._seen.add(action)
 
 
 TABLES: list[Table] = []

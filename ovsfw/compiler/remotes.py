@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import compress
 from operator import is_not
@@ -33,7 +34,6 @@ from ovsfw.policy.model import (
 
 # The table of rules that refers to a set.
 Place = tuple[Direction, Family]
-Sets = tuple[int, ...]
 _WHY = cookie(Reason.MEMBER)
 
 
@@ -52,11 +52,13 @@ def set_names(needed: Mapping[Place, Iterable[RemoteGroup | RemoteAddressGroup]]
     return {place: frozenset(map(remote_name, remotes)) for place, remotes in needed.items()}
 
 
-# Members are kept in so many parts, so that one that comes or goes costs the rebuilding of one of them.
-BUCKETS = 128
+# Members are kept in so many pages of as many buckets each, so that one that comes or goes costs the rebuilding of one
+# bucket and the looking at one page, however many there are.
+PAGES = BUCKETS = 32
 # The names of the sets that one port, or one address group, puts its addresses into.
 Names = tuple[str, ...]
 Bucket = Mapping[Prefix, tuple[Names, ...]]
+Page = tuple[Bucket, ...]
 _Owner = TypeVar("_Owner", Port, AddressGroup)
 
 
@@ -71,27 +73,48 @@ class Members:
         """Start empty."""
         self._ports: Mapping[str, Port] = {}
         self._address_groups: Mapping[str, AddressGroup] = {}
-        self._buckets: list[dict[Prefix, tuple[Names, ...]]] = [{} for _ in range(BUCKETS)]
+        self._buckets: list[dict[Prefix, tuple[Names, ...]]] = [{} for _ in range(PAGES * BUCKETS)]
+        self._pages: list[Page] = [self._page(page) for page in range(PAGES)]
 
-    def follow(self, policy: Policy) -> tuple[Bucket, ...]:
-        """All addresses of a policy.  A bucket that is the same as last time is the very same object."""
+    def follow(self, policy: Policy) -> tuple[Page, ...]:
+        """All addresses of a policy.  A page or bucket that is the same as last time is the very same object."""
         fresh: set[int] = set()
         for port_before, port in _differences(self._ports, policy.ports):
             self._replace(fresh, _of_port(port_before), _of_port(port))
         for group_before, group in _differences(self._address_groups, policy.address_groups):
             self._replace(fresh, _of_address_group(group_before), _of_address_group(group))
         self._ports, self._address_groups = policy.ports, policy.address_groups
-        return tuple(self._buckets)
+        for page in {number // BUCKETS for number in fresh}:
+            self._pages[page] = self._page(page)
+        return tuple(self._pages)
+
+    def _page(self, page: int) -> Page:
+        return tuple(self._buckets[page * BUCKETS : (page + 1) * BUCKETS])
 
     def _replace(self, fresh: set[int], before: tuple[Names, set[Prefix]], after: tuple[Names, set[Prefix]]) -> None:
+        """Each owner counts once, so that an address stays as long as anybody has it."""
+        names, prefixes = before
+        for prefix in prefixes if names else ():
+            bucket = self._bucket(fresh, prefix)
+            left = [*bucket[prefix]]
+            left.remove(names)
+            if left:
+                bucket[prefix] = tuple(left)
+            else:
+                del bucket[prefix]
+        names, prefixes = after
+        for prefix in prefixes if names else ():
+            bucket = self._bucket(fresh, prefix)
+            owners = bucket.get(prefix)
+            bucket[prefix] = tuple(sorted((*owners, names))) if owners else (names,)
+
+    def _bucket(self, fresh: set[int], prefix: Prefix) -> dict[Prefix, tuple[Names, ...]]:
         """Buckets that were handed out are never written to: `fresh` are those that were copied for this policy."""
-        for (names, prefixes), is_there in ((before, False), (after, True)):
-            for prefix in prefixes if names else ():
-                number = _bucket_of(prefix)
-                if number not in fresh:
-                    fresh.add(number)
-                    self._buckets[number] = dict(self._buckets[number])
-                _note(self._buckets[number], prefix, names, is_there=is_there)
+        number = _bucket_of(prefix)
+        if number not in fresh:
+            fresh.add(number)
+            self._buckets[number] = dict(self._buckets[number])
+        return self._buckets[number]
 
 
 def _differences(
@@ -122,36 +145,41 @@ def _group_names(groups: tuple[str, ...]) -> Names:
 
 def _bucket_of(prefix: Prefix) -> int:
     """Any spreading will do that depends on nothing but the prefix."""
-    value = prefix.value >> (prefix.family.bits - prefix.length)
-    return (value ^ value >> 6 ^ value >> 12 ^ prefix.length) % BUCKETS
+    family, value, length = prefix
+    value >>= (32 if family is Family.IPV4 else 128) - length
+    return (value ^ value >> 9 ^ value >> 18 ^ length) % (PAGES * BUCKETS)
 
 
-def _note(bucket: dict[Prefix, tuple[Names, ...]], prefix: Prefix, names: Names, *, is_there: bool) -> None:
-    """Each owner counts once, so that an address stays as long as anybody has it."""
-    owners = [*bucket.get(prefix, ())]
-    if is_there:
-        owners.append(names)
-    else:
-        owners.remove(names)
-    if owners:
-        bucket[prefix] = tuple(sorted(owners))
-    else:
-        del bucket[prefix]
+@dataclass(frozen=True, slots=True)
+class Sets:
+    """The numbers of the sets that the rules of one table refer to, by name."""
+
+    numbers: Mapping[str, int]
+    _values: dict[tuple[Names, ...], Value | None] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def of(self, owners: tuple[Names, ...]) -> tuple[int, ...]:
+        """The sets that an address is in, in ascending order."""
+        numbers = self.numbers
+        return tuple(sorted({numbers[name] for names in owners for name in names if name in numbers}))
+
+    def value(self, owners: tuple[Names, ...]) -> Value | None:
+        """What the flow of such an address says: a clause for each set; None for an address in none of them."""
+        try:
+            return self._values[owners]
+        except KeyError:
+            numbers = self.of(owners)
+            value = self._values[owners] = _value(numbers) if numbers else None
+            return value
 
 
-def sets_of(owners: tuple[Names, ...], sets: Mapping[str, int]) -> Sets:
-    """The numbers of the sets that an address is in, in ascending order."""
-    return tuple(sorted({sets[name] for names in owners for name in names if name in sets}))
-
-
-def member_flows(place: Place, bucket: Bucket, sets: Mapping[str, int]) -> Iterator[Flow]:
-    """Every address of a bucket that is in one of the sets; `sets` numbers those that the table of `place` needs."""
+def member_flows(place: Place, bucket: Bucket, sets: Sets) -> Iterator[Flow]:
+    """Every address of a bucket that is in one of the sets."""
     _, family = place
-    for prefix, owners in bucket.items():
-        if prefix.family is family and (numbers := sets_of(owners, sets)):
-            before, after = _around(place, prefix.length)
-            address = prefix.value.to_bytes(family.bits // 8, "big") if prefix.length else b""
-            yield Flow(before + address + after, _value(numbers))
+    size = family.bits // 8
+    for (its_family, address, length), owners in bucket.items():
+        if its_family is family and (value := sets.value(owners)) is not None:
+            before, after = _around(place, length)
+            yield Flow(before + (address.to_bytes(size, "big") if length else b"") + after, value)
 
 
 @lru_cache
@@ -170,7 +198,5 @@ def _around(place: Place, length: int) -> tuple[bytes, bytes]:
     return key[: end - width if length else end], key[end:]
 
 
-@lru_cache(maxsize=1 << 16)
-def _value(numbers: Sets) -> Value:
-    """A clause for each set."""
+def _value(numbers: tuple[int, ...]) -> Value:
     return clause(RULE_TABLE[Direction.INGRESS, Family.IPV4], (IP_OF[Family.IPV4],), numbers, 1, _WHY).value

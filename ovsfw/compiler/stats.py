@@ -10,7 +10,7 @@ from ovsfw.compiler.bindings import Bindings
 from ovsfw.compiler.groups import services
 from ovsfw.compiler.ids import remote_name
 from ovsfw.compiler.pipeline import TABLE_NAMES
-from ovsfw.compiler.remotes import Members, referenced, sets_of
+from ovsfw.compiler.remotes import Members, Sets, referenced
 from ovsfw.compiler.standing import standing_flows
 from ovsfw.policy.model import Policy, SecurityGroup, Tier
 from ovsfw.policy.tiers import tiers_of
@@ -49,12 +49,12 @@ def stats(policy: Policy, bindings: Bindings, program: Program) -> Stats:
     groups = [policy.security_groups[name] for name in names]
     owners: list[SecurityGroup | Tier] = [*groups, *tiers_of(policy, here)]
     needed = referenced(owners)
-    buckets = Members().follow(policy)
+    buckets = [bucket for page in Members().follow(policy) for bucket in page]
     addresses = 0
     for (_, family), remotes in needed.items():
-        wanted = {remote_name(remote): 0 for remote in remotes}
+        wanted = Sets({remote_name(remote): 0 for remote in remotes})
         of_family = (found for bucket in buckets for prefix, found in bucket.items() if prefix.family is family)
-        addresses += sum(1 for found in of_family if sets_of(found, wanted))
+        addresses += sum(1 for found in of_family if wanted.of(found))
     by_table = Counter(TABLE_NAMES[key[0]] for key in program.flows)
     return Stats(
         endpoints=len(here),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import NamedTuple
 
 from ovsfw.errors import PolicyError, Problem
-from ovsfw.openflow.flow import DuplicateFlowError, Flow, Key, Part, Value
+from ovsfw.openflow.flow import Batch, DuplicateFlowError, Flow, Key, Part, Value
 
 _TOO_LONG = (
     "one flow would be longer than the 64 KiB that OpenFlow has for it; "
@@ -35,7 +35,7 @@ class _Made(NamedTuple):
 class _Batch(NamedTuple):
     inputs: object
     units: Mapping[Hashable, _Made]
-    parts: Mapping[object, Part]
+    parts: Batch
 
 
 class Units:
@@ -44,11 +44,11 @@ class Units:
     def __init__(self, finish: Callable[[Iterable[Flow]], Iterable[Flow]]) -> None:
         """Start with nothing.  `finish` is done to the flows of every unit."""
         self._finish = finish
-        self._batches: dict[str, _Batch] = {}
+        self._batches: dict[Hashable, _Batch] = {}
         self.made = 0
         """How many units have been made, ever."""
 
-    def batch(self, name: str, inputs: object, units: Callable[[], Iterable[Unit]]) -> Mapping[object, Part]:
+    def batch(self, name: Hashable, inputs: object, units: Callable[[], Iterable[Unit]]) -> Batch:
         """The flows of a batch by the names of its units; all of it depends on `inputs` alone.
 
         Raises PolicyError for a flow that OpenFlow cannot hold.

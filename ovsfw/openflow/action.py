@@ -8,7 +8,7 @@ Nicira extension layouts in Open vSwitch's lib/ofp-actions.c.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache, singledispatch
 from typing import Any, NamedTuple
@@ -231,9 +231,23 @@ def _decode_copy(data: bytes) -> Copy | None:
     return copy if _encode_copy(copy) == data else None
 
 
-@lru_cache(maxsize=1 << 16)
 def encode_action(action: Action) -> bytes:
-    """One action, padded to eight bytes.  Raises ValueError for Unknown."""
+    """One action, padded to eight bytes.  Raises ValueError for Unknown.
+
+    The numbers of the most frequent ones are written into what the codec has made of 0: it takes twenty times as long,
+    and there are as many of them as there are rules.
+    """
+    if isinstance(action, Load):
+        return _zero_load(action.place) + action.value.to_bytes(8, "big")
+    if isinstance(action, Conjunction):
+        return _zero_conjunction(action.clause, action.clauses) + action.id.to_bytes(4, "big")
+    if isinstance(action, Output):
+        return _OUTPUT[:4] + action.port.to_bytes(4, "big") + _OUTPUT[8:]
+    return _encoded(action)
+
+
+@lru_cache(maxsize=1 << 12)
+def _encoded(action: Action) -> bytes:
     if isinstance(action, Copy):
         return _encode_copy(action)
     buffer = bytearray()
@@ -241,10 +255,22 @@ def encode_action(action: Action) -> bytes:
     return bytes(buffer)
 
 
-@lru_cache(maxsize=1 << 15)
-def encode_actions(actions: tuple[Action, ...]) -> bytes:
+_OUTPUT = _encoded(Output(0))
+
+
+@lru_cache
+def _zero_load(place: Place) -> bytes:
+    return _encoded(Load(place, 0))[:-8]
+
+
+@lru_cache
+def _zero_conjunction(clause: int, clauses: int) -> bytes:
+    return _encoded(Conjunction(0, clause, clauses))[:-4]
+
+
+def encode_actions(actions: Iterable[Action]) -> bytes:
     """The instructions of a flow: one apply-actions, or nothing when there is no action, as the switch writes it."""
-    data = b"".join([encode_action(action) for action in actions])
+    data = b"".join(map(encode_action, actions))
     if not data:
         return b""
     return _APPLY + (8 + len(data)).to_bytes(2, "big") + b"\0\0\0\0" + data

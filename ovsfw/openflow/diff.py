@@ -6,8 +6,9 @@ add, because an OpenFlow add replaces the entry that has its key.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ovsfw.openflow.flow import Flow, FlowSet, Key, Value
 
@@ -34,24 +35,34 @@ class Diff:
 
 
 def diff(installed: FlowSet, desired: FlowSet) -> Diff:
-    """Compare; parts that are the very same object in both are skipped."""
-    if installed.parts.keys() & desired.parts.keys():
+    """Compare; batches and parts that are the very same object in both are skipped."""
+    if installed.batches.keys() & desired.batches.keys():
         have: dict[Key, Value] = {}
         want: dict[Key, Value] = {}
-        for name in installed.parts.keys() | desired.parts.keys():
-            old, new = installed.parts.get(name), desired.parts.get(name)
-            if old is not new:
+        for old_batch, new_batch in _differing(installed.batches, desired.batches):
+            for old, new in _differing(old_batch or {}, new_batch or {}):
                 have.update(old or {})
                 want.update(new or {})
     else:
         have, want = dict(installed.flat), dict(desired.flat)
-    gone = have.keys() - want.keys()
-    differing = want.items() - have.items()
+    differing = sorted(key for key, value in want.items() if have.get(key) != value)
     return Diff(
-        deletes=tuple(Flow(key, have[key]) for key in sorted(gone)),
-        adds=tuple(sorted(Flow(key, value) for key, value in differing if key not in have)),
-        changes=tuple((Flow(key, have[key]), Flow(key, value)) for key, value in sorted(differing) if key in have),
+        deletes=tuple(Flow(key, have[key]) for key in sorted(have.keys() - want.keys())),
+        adds=tuple(Flow(key, want[key]) for key in differing if key not in have),
+        changes=tuple((Flow(key, have[key]), Flow(key, want[key])) for key in differing if key in have),
     )
+
+
+_Half = TypeVar("_Half")
+
+
+def _differing(old: Mapping[object, _Half], new: Mapping[object, _Half]) -> Iterator[tuple[_Half | None, _Half | None]]:
+    """What has one name in both and is not the same object, or is in one alone."""
+    for name, after in new.items():
+        before = old.get(name)
+        if before is not after:
+            yield before, after
+    yield from ((old[name], None) for name in old.keys() - new.keys())
 
 
 def corrected(change: Diff, found: Mapping[Key, Value | None], desired: FlowSet) -> Diff:

@@ -85,6 +85,7 @@ def flow(table: int, priority: int, match: Match, actions: tuple[Action, ...], c
 
 
 Part = Mapping[Key, Value]
+Batch = Mapping[object, Part]
 
 
 class DuplicateFlowError(ValueError):
@@ -92,17 +93,17 @@ class DuplicateFlowError(ValueError):
 
 
 class FlowSet(Mapping[Key, Value]):
-    """Flows over all tables, put together from named parts that never share a key.
+    """Flows over all tables, put together from batches of named parts that never share a key.
 
-    Parts are immutable by convention: a compiler that hands out the very same part again says that nothing in it has
-    changed, and `diff` then does not look inside.
+    Batches and parts are immutable by convention: a compiler that hands out the very same one again says that nothing
+    in it has changed, and `diff` then does not look inside.
     """
 
-    __slots__ = ("_flat", "parts")
+    __slots__ = ("_flat", "batches")
 
-    def __init__(self, parts: Mapping[object, Part]) -> None:
+    def __init__(self, batches: Mapping[object, Batch]) -> None:
         """Take the parts as they are; nothing is copied."""
-        self.parts = parts
+        self.batches = batches
         self._flat: dict[Key, Value] | None = None
 
     @classmethod
@@ -112,15 +113,21 @@ class FlowSet(Mapping[Key, Value]):
         for key, value in flows:
             if part.setdefault(key, value) is not value:
                 raise DuplicateFlowError(f"two flows claim one key: {key.hex()}")
-        return cls({None: part})
+        return cls({None: {None: part}})
+
+    @property
+    def parts(self) -> dict[object, Part]:
+        """The parts of all batches, by name."""
+        return {name: part for batch in self.batches.values() for name, part in batch.items()}
 
     @property
     def flat(self) -> Mapping[Key, Value]:
         """Everything in one mapping.  Raises DuplicateFlowError when two parts claim one key."""
         if self._flat is None:
             flat: dict[Key, Value] = {}
-            for part in self.parts.values():
-                flat.update(part)
+            for batch in self.batches.values():
+                for part in batch.values():
+                    flat.update(part)
             if len(flat) != len(self):
                 raise DuplicateFlowError("two parts of a flow set claim one key")
             self._flat = flat
@@ -133,7 +140,7 @@ class FlowSet(Mapping[Key, Value]):
         return iter(self.flat)
 
     def __len__(self) -> int:
-        return sum(map(len, self.parts.values()))
+        return sum(len(part) for batch in self.batches.values() for part in batch.values())
 
     def flows(self) -> Iterator[Flow]:
         """Every flow, by table, then highest priority first, then match."""

@@ -176,18 +176,15 @@ def encode_term(term: Term) -> bytes:
     return _MASKED[field] + value.to_bytes(size, "big") + mask.to_bytes(size, "big")
 
 
-_encode_cached = lru_cache(maxsize=1 << 17)(encode_term)
+@lru_cache(maxsize=1 << 17)
+def _placed(term: Term) -> tuple[int, bytes]:
+    """Its place in the canonical order, and its bytes."""
+    return term.field.order, encode_term(term)
 
 
 def encode_match(terms: Match) -> bytes:
     """The OXM TLVs of a match in canonical order, without header and padding.  Terms may come in any order."""
-    if len(terms) == 1:
-        return _encode_cached(terms[0])
-    return b"".join([_encode_cached(term) for term in sorted(terms, key=_order)])
-
-
-def _order(term: Term) -> int:
-    return term[0].order
+    return b"".join([data for _, data in sorted(map(_placed, terms))])
 
 
 class UnknownFieldError(ValueError):

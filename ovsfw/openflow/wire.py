@@ -271,19 +271,31 @@ def has_more(reply: Message) -> bool:
     return bool(_MULTIPART.unpack_from(reply.body)[1] & ofproto.OFPMPF_REPLY_MORE)
 
 
+# Section 7.3.5.2's struct ofp_flow_stats up to the length of the match: size, table, priority, timeouts with flags and
+# importance, cookie, and that length.
+_FLOW_STATS = struct.Struct("!Hcx8x2s8s2x8s16x2xH")
+_MATCH_AT, _FIELDS_AT = 48, 52
+
+
 def parse_flows(reply: Message) -> Iterator[Flow]:
     """The flows in one part of the answer to `flows_request`, as canonical as the switch keeps them.
 
     Raises WireError when an entry's length cannot be.
     """
-    for body, at, end in _entries(reply):
-        # Offsets in section 7.3.5.2's struct ofp_flow_stats: table 2, priority 12, timeouts, flags and importance 14,
-        # cookie 24, match 48 (type, length, fields).
-        size = body[at + 50] << 8 | body[at + 51]
+    body, at, end = reply.body, _MULTIPART.size, len(reply.body)
+    unpack = _FLOW_STATS.unpack_from
+    while at < end:
+        if end - at < _SMALLEST_ENTRY:
+            raise WireError(f"a flow of {end - at} bytes cannot be")
+        size, table, priority, limits, cookie, length = unpack(body, at)
+        if not _SMALLEST_ENTRY <= size <= end - at:
+            raise WireError(f"a flow of {size} bytes cannot be")
+        match = at + _MATCH_AT
         yield Flow(
-            body[at + 2 : at + 3] + body[at + 12 : at + 14] + body[at + 52 : at + 48 + size],
-            body[at + 24 : at + 32] + body[at + 14 : at + 22] + body[at + 48 + (size + 7 & ~7) : end],
+            table + priority + body[at + _FIELDS_AT : match + length],
+            cookie + limits + body[match + (length + 7 & ~7) : at + size],
         )
+        at += size
 
 
 class Counted(NamedTuple):

@@ -13,7 +13,7 @@ from uuid import UUID
 from ovsfw.compiler.bindings import Binding, Bindings, Uplink, VlanMode
 from ovsfw.errors import SwitchError
 from ovsfw.switch import rundir
-from ovsfw.switch.idl import Replica
+from ovsfw.switch.idl import Replica, references
 
 TIMEOUT = 10.0
 OLDEST = (2, 17)
@@ -131,11 +131,11 @@ class Ovsdb:
     def _read(self, bridge: Any, touched: set[UUID]) -> Bindings:  # noqa: ANN401
         """Rows that were not touched are not read again: with 500 ports that takes longer than all the rest."""
         before, self._plugged = self._plugged, {}
-        for port in bridge.ports:
-            known = before.get(port.uuid)
-            if known is None or known.row is not port or not touched.isdisjoint(known.rows):
-                known = _plugged(port)
-            self._plugged[port.uuid] = known
+        for uuid in references(bridge, "ports"):
+            known = before.get(uuid)
+            if known is None or not touched.isdisjoint(known.rows):
+                known = _plugged(self._copy().row("Port", uuid))
+            self._plugged[uuid] = known
         found = [each for known in self._plugged.values() for each in known.bindings]
         return Bindings(
             tuple(sorted((each for each in found if isinstance(each, Binding)), key=lambda bound: bound.ofport)),
@@ -180,7 +180,6 @@ async def _reach(db: str) -> None:
 class _Plugged(NamedTuple):
     """What one Port of OVSDB is to the filter, and the rows that say so."""
 
-    row: Any
     rows: frozenset[UUID]
     bindings: tuple[Binding | Uplink, ...]
 
@@ -195,7 +194,7 @@ def _plugged(port: Any) -> _Plugged:  # noqa: ANN401
             port_id = interface.external_ids.get("iface-id")
             found.append(_uplink(port, ofport) if port_id is None else Binding(port_id, ofport, _one(port.tag) or 0))
     rows = frozenset((port.uuid, *(interface.uuid for interface in port.interfaces)))
-    return _Plugged(port, rows, tuple(found))
+    return _Plugged(rows, tuple(found))
 
 
 def _uplink(port: Any, ofport: int) -> Uplink:  # noqa: ANN401

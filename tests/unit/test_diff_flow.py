@@ -17,7 +17,7 @@ flats = st.dictionaries(keys, st.sampled_from((b"a", b"b", b"c")))
 
 
 def of(flat: dict[bytes, bytes]) -> FlowSet:
-    return FlowSet({None: flat})
+    return FlowSet({None: {None: flat}})
 
 
 def after(flat: dict[bytes, bytes], change: Diff) -> dict[bytes, bytes]:
@@ -58,7 +58,9 @@ def test_parts_make_no_difference(old: dict[bytes, tuple[str, bytes]], new: dict
     together = diff(
         of({key: value for key, (_, value) in old.items()}), of({key: value for key, (_, value) in new.items()})
     )
-    assert diff(FlowSet(have), FlowSet(want)) == together
+    assert diff(FlowSet({None: have}), FlowSet({None: want})) == together
+    batches = {name: {name: part} for name, part in have.items()}, {name: {name: part} for name, part in want.items()}
+    assert diff(*map(FlowSet, batches)) == together
 
 
 def test_what_did_not_change_is_not_looked_at() -> None:
@@ -69,7 +71,9 @@ def test_what_did_not_change_is_not_looked_at() -> None:
         keys = items = __iter__  # type: ignore[assignment]
 
     same = Untouchable({b"\0\0\1": b"a"})
-    assert not diff(FlowSet({"x": same, "y": {}}), FlowSet({"x": same}))
+    assert not diff(FlowSet({"a": {"x": same, "y": {}}}), FlowSet({"a": {"x": same}}))
+    batch: dict[object, dict[bytes, bytes]] = {"x": same}
+    assert not diff(FlowSet({"a": batch, "b": {"y": {}}}), FlowSet({"a": batch}))
 
 
 def test_a_diff_says_how_much() -> None:
@@ -98,7 +102,7 @@ def test_flows_come_by_table_then_highest_priority_first() -> None:
 
 def test_a_set_of_flows_is_a_mapping() -> None:
     entry = flow(1, 1, (), (), 0)
-    found = FlowSet({"a": {entry.key: entry.value}, "b": {}})
+    found = FlowSet({"a": {"b": {entry.key: entry.value}, "c": {}}})
     assert (len(found), list(found), found[entry.key]) == (1, [entry.key], entry.value)
 
 
@@ -106,6 +110,6 @@ def test_no_key_may_stand_twice() -> None:
     one, other = flow(1, 1, (), (), 1), flow(1, 1, (), (), 2)
     with pytest.raises(DuplicateFlowError, match=one.key.hex()):
         FlowSet.of([one, other])
-    both = FlowSet({"a": {one.key: one.value}, "b": {other.key: other.value}})
+    both = FlowSet({None: {"a": {one.key: one.value}, "b": {other.key: other.value}}})
     with pytest.raises(DuplicateFlowError, match="two parts"):
         both.flat  # noqa: B018 - looking is the point
