@@ -3,9 +3,42 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from tests.neutron.bench import Bench, Machines, connects, delete, stays, tcp
-from tests.neutron.lab import LabError, api, create
+from tests.neutron.bench import (
+    Bench,
+    Machines,
+    change_port,
+    connects,
+    delete,
+    group,
+    listen,
+    lost_before_the_end,
+    pings,
+    rule,
+    stays,
+    talking,
+    tcp,
+)
+from tests.neutron.lab import Json, LabError, Vm, api, create, run, until
+
+INNER_VLAN, DSCP = 101, 26
+# After an outage the agent tries again after pauses that grow.
+BACK_TIMEOUT = 150.0
+_HEAR_TOS = """
+import socket, sys
+link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+link.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
+link.settimeout(2)
+link.bind(("", 7000))
+print("ready", flush=True)
+print(link.recvmsg(100, 100)[1][0][2][0] >> 2)
+"""
+_SEND = "import socket, sys; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', (sys.argv[1], 7000))"
 
 
 def log_objects(bench: Bench, on: Machines) -> None:
@@ -45,4 +78,131 @@ def _lines(bench: Bench) -> str:
     return path.read_text() if path.exists() else ""
 
 
-CASES = (log_objects,)
+def trunk(bench: Bench, on: Machines) -> None:
+    """The sub-port of a trunk is filtered by its own groups in its own network, its parent by the parent's."""
+    inner = create("network", name=f"inner{bench.host.number}")
+    cidr = f"10.{100 + bench.host.number}.0.0/24"
+    create("subnet", network_id=inner["id"], ip_version=4, cidr=cidr, enable_dhcp=False)
+    guarded, free = group("guarded"), group("free")
+    peer = bench.lab.boot(bench.host, f"peer-{bench.host.number}", inner, [free["id"]])
+    parent, child = _trunk(bench, inner, on.web, guarded)
+    listen(parent, 80, 81)
+    opened = tcp(guarded, 80)
+    bench.obeys("rule of a sub-port", lambda: connects(peer, child, 80))
+    stays(lambda: not connects(peer, child, 81), "the next port of a sub-port is open")
+    stays(lambda: not connects(on.client, parent, 80), "the rule of a sub-port opens its parent")
+    delete("security-group-rule", opened)
+    bench.obeys("rule of a sub-port deleted", lambda: not connects(peer, child, 80))
+
+
+def _trunk(bench: Bench, inner: Json, outer_group: Json, inner_group: Json) -> tuple[Vm, Vm]:
+    """A VM with a trunk, by its parent port and by its sub-port."""
+    values = {"binding:host_id": bench.host.name, "device_owner": "compute:nova"}
+    name = f"trunk-{bench.host.number}"
+    groups = {"security_groups": [outer_group["id"]]}
+    port = create("port", network_id=bench.network["id"], device_id=name, **groups, **values)
+    sub = create("port", network_id=inner["id"], security_groups=[inner_group["id"]])
+    below = {"port_id": sub["id"], "segmentation_type": "vlan", "segmentation_id": INNER_VLAN}
+    create("trunk", port_id=port["id"], sub_ports=[below])
+    port = api("GET", f"ports/{port['id']}")["port"]
+    bridge = port["binding:vif_details"]["bridge_name"]
+    add = ("ovs-vsctl", "--may-exist", "add-br", bridge, "--", "set", "bridge", bridge, "datapath_type=netdev")
+    bench.host.ovs(*add)
+    parent, child = Vm(name, bench.host, port), Vm(name, bench.host, sub)
+    bench.lab.plug(parent, bench.network["mtu"], bridge)
+    inside = ("ip", "-n", name)
+    run(*inside, "link", "add", "link", "eth0", "name", "inner", "type", "vlan", "id", str(INNER_VLAN))
+    run(*inside, "link", "set", "inner", "address", sub["mac_address"], "up")
+    run(*inside, "addr", "add", f"{child.address}/24", "dev", "inner")
+    for each in (port, sub):
+        path = f"ports/{each['id']}"
+        until(lambda path=path: api("GET", path)["port"]["status"] == "ACTIVE", "the trunk is active", 60)  # type: ignore[misc]
+    return parent, child
+
+
+def quality(bench: Bench, on: Machines) -> None:
+    """The marks and limits of a QoS policy come on top of the filter."""
+    opened = rule(on.web, protocol="udp", port_range_min=7000, port_range_max=7000)
+    policy = api("POST", "qos/policies", {"policy": {"name": "gold"}})["policy"]
+    path = f"qos/policies/{policy['id']}"
+    api("POST", f"{path}/dscp_marking_rules", {"dscp_marking_rule": {"dscp_mark": DSCP}})
+    api("POST", f"{path}/bandwidth_limit_rules", {"bandwidth_limit_rule": {"max_kbps": 5000, "direction": "egress"}})
+    change_port(on.client, qos_policy_id=policy["id"])
+    bench.obeys("DSCP mark", lambda: _mark(on) == str(DSCP))
+    tap = f"tap{on.client.port['id'][:11]}"
+    limit = ("ovs-vsctl", "get", "interface", tap, "ingress_policing_rate")
+    until(lambda: bench.host.ovs(*limit).strip() == "5000", "the limit is set", 30)
+    delete("security-group-rule", opened)
+    bench.obeys("rule deleted beside a QoS policy", lambda: _mark(on) == "")
+    change_port(on.client, qos_policy_id=None)
+
+
+def _mark(on: Machines) -> str:
+    """The DSCP mark of a datagram as the server gets it; empty when it gets none."""
+    inside = ("ip", "netns", "exec", on.server.name, sys.executable, "-S", "-c", _HEAR_TOS)
+    with subprocess.Popen(inside, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as hearing:
+        assert hearing.stdout is not None
+        hearing.stdout.readline()
+        on.client.execute(sys.executable, "-S", "-c", _SEND, on.server.address)
+        return hearing.stdout.readline().strip()
+
+
+# --- Outages --------------------------------------------------------------------------------------------------------
+
+
+def queue_outage(bench: Bench, on: Machines) -> None:
+    """Without RabbitMQ traffic keeps its policy; a change that was made meanwhile is there when it is back."""
+    with _live(bench, on):
+        bench.lab.kill("rabbitmq")
+        stays(lambda: connects(on.client, on.server, 80), "what is allowed does not pass without RabbitMQ")
+        stays(lambda: not connects(on.client, on.server, 81), "what is denied passes without RabbitMQ")
+        made: list[Json] = []
+        # The API answers when it has told the agents.
+        asking = threading.Thread(target=lambda: made.append(tcp(on.web, 443)))
+        asking.start()
+        bench.lab.start_rabbitmq()
+        took = until(lambda: connects(on.client, on.server, 443), "the change arrives", BACK_TIMEOUT)
+        bench.times["RabbitMQ is back, until a change holds"] = took
+        asking.join()
+    for each in made:
+        delete("security-group-rule", each)
+    until(lambda: not connects(on.client, on.server, 443), "the next change arrives", BACK_TIMEOUT)
+
+
+def server_outage(bench: Bench, on: Machines) -> None:
+    """Without a server traffic keeps its policy; changes go on when it is back."""
+    with _live(bench, on):
+        for name in ("neutron-api", "neutron-rpc"):
+            bench.lab.kill(name)
+        stays(lambda: connects(on.client, on.server, 80), "what is allowed does not pass without a server")
+        stays(lambda: not connects(on.client, on.server, 81), "what is denied passes without a server")
+        bench.lab.start_server()
+        made = tcp(on.web, 443)
+        took = until(lambda: connects(on.client, on.server, 443), "a change arrives", BACK_TIMEOUT)
+        bench.times["server is back, until a change holds"] = took
+    delete("security-group-rule", made)
+
+
+@contextmanager
+def _live(bench: Bench, on: Machines) -> Iterator[None]:
+    """Port 80 is open, and while it goes on no echo request is lost, nor an established connection.  Raises LabError."""
+    rules = [tcp(on.web, 80), rule(on.web, protocol="icmp")]
+    until(lambda: connects(on.client, on.server, 80) and pings(on.client, on.server), "rules added", 30)
+    command = ("ip", "netns", "exec", on.client.name, "ping", "-i", "0.05", "-W", "1", on.server.address)
+    ping = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    with talking(on.client, on.server, 80) as answers:
+        yield
+        if not answers():
+            raise LabError("an established connection did not survive")
+    ping.send_signal(2)
+    lost = lost_before_the_end(ping.communicate()[0])
+    if lost:
+        raise LabError(f"{lost} echo requests were lost")
+    for each in rules:
+        delete("security-group-rule", each)
+    until(lambda: not connects(on.client, on.server, 80), "rules deleted", BACK_TIMEOUT)
+
+
+CASES = (log_objects, trunk, quality)
+# Nothing of these is to be compared.
+OURS: tuple[Callable[[Bench, Machines], None], ...] = (queue_outage, server_outage)

@@ -150,10 +150,10 @@ class Lab:
         run("ip", "link", "set", "lo", "up")
         run("mount", "-t", "tmpfs", "tmpfs", "/run")
         self._networks()
-        self._rabbitmq()
+        self.start_rabbitmq(wait=False)
         self._database()
         until(lambda: self._listens(5672), "RabbitMQ")
-        self._server()
+        self.start_server()
         for host in self.hosts:
             self._host(host)
         for host in self.hosts:
@@ -195,7 +195,14 @@ class Lab:
             run("ip", "-n", host.netns, "link", "set", "phy", "mtu", "1600", "up")
             run("ip", "netns", "exec", host.netns, "ethtool", "-K", "phy", "tx", "off", "rx", "off", check=False)
 
-    def _rabbitmq(self) -> None:
+    def kill(self, name: str) -> None:
+        """End a process with all that it has started; it has no say."""
+        process = self._processes.pop(name)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def start_rabbitmq(self, *, wait: bool = True) -> None:
+        """Start the message queue; with `wait` it listens when this returns."""
         home = self.directory / "rabbitmq"
         (home / "enabled_plugins").write_text("[].\n")
         (home / "env.conf").touch()
@@ -217,6 +224,8 @@ class Lab:
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none",
         }
         self.spawn("rabbitmq", found, env=environment)
+        if wait:
+            until(lambda: self._listens(5672), "RabbitMQ")
 
     def _database(self) -> None:
         home = self.directory / "mysql"
@@ -255,7 +264,8 @@ class Lab:
         )
         (conf / "uwsgi.ini").write_text(_UWSGI_CONF)
 
-    def _server(self) -> None:
+    def start_server(self) -> None:
+        """Start the API and the RPC server; the API answers when this returns."""
         conf = self.directory / "conf"
         environment = {"OS_NEUTRON_CONFIG_DIR": str(conf), "OS_NEUTRON_CONFIG_FILES": str(conf / "neutron.conf")}
         uwsgi = (str(BIN / "uwsgi"), "--ini", str(conf / "uwsgi.ini"), "--virtualenv", str(BIN.parent))

@@ -185,17 +185,18 @@ def main() -> int:
     began = time.monotonic()
     lab.start()
     print(f"a real Neutron with {len(lab.hosts)} hosts: {time.monotonic() - began:.0f} s", flush=True)
-    cases = [case for case in (*CASES, *concert.CASES) if given.only in case.__name__]
+    cases = [case for case in (*CASES, *concert.CASES, *concert.OURS) if given.only in case.__name__]
     benches = [bench_of(lab, host) for host in lab.hosts]
-    failed = 0
+    done = failed = 0
     for bench in benches:
         machines = machines_of(bench)
         for case in cases:
-            failed += not passes(case, bench, machines)
+            if bench.is_ours or case not in concert.OURS:
+                done += 1
+                failed += not passes(case, bench, machines)
     failed += not across(lab, benches)
     print_times(benches)
-    done = len(cases) * len(benches) + 1
-    print(f"{done - failed} passed, {failed} failed")
+    print(f"{done + 1 - failed} passed, {failed} failed")
     return 1 if failed else 0
 
 
