@@ -17,12 +17,13 @@ from typing import NamedTuple
 
 from ovsfw.compiler import pipeline as p
 from ovsfw.compiler.bindings import Bindings
-from ovsfw.compiler.endpoints import network_of
+from ovsfw.compiler.endpoints import network_of, remembered
 from ovsfw.compiler.identity import part
+from ovsfw.compiler.ids import hint_numbers
 from ovsfw.openflow.tracked import Tracked
 from ovsfw.policy.addresses import Family, Prefix
 from ovsfw.policy.model import Policy, Port
-from ovsfw.policy.verdict import ICMP, ICMPV6, Connection, Verdict, owns, verdict
+from ovsfw.policy.verdict import ICMP, ICMPV6, Connection, Judgement, Verdict, owns, verdict
 
 # From here on source ports are those of clients, which only rules with source ports look at.
 _WELL_KNOWN = 1024
@@ -36,10 +37,11 @@ class Fate(Enum):
     CUT = "no longer allowed: it is cut"
     REVIVE = "allowed again: it lives on"
     FORGET = "it remembers an endpoint whose address is now another's: it is judged anew"
+    ADOPT = "allowed, and let in by another filter: it is taken over"
     FOREIGN = "not understood, and left alone"
 
 
-DUE = frozenset({Fate.CUT, Fate.REVIVE, Fate.FORGET})
+DUE = frozenset({Fate.CUT, Fate.REVIVE, Fate.FORGET, Fate.ADOPT})
 
 
 class Judged(NamedTuple):
@@ -56,6 +58,7 @@ class Endpoint(NamedTuple):
 
     port: Port
     decides: bool
+    ofport: int
 
 
 class _Side(NamedTuple):
@@ -92,10 +95,16 @@ class Judge:
         return any(rule.source_ports is not None for rule in self._policy.rules)
 
     @cached_property
+    def _hints(self) -> dict[str, int]:
+        return hint_numbers(self._policy)
+
+    @cached_property
     def _endpoints(self) -> dict[tuple[int, int], Endpoint]:
         policy = self._policy
         return {
-            (network_of(bound.vlan), bound.ofport): Endpoint(port, port.port_security and not policy.is_stateless(port))
+            (network_of(bound.vlan), bound.ofport): Endpoint(
+                port, port.port_security and not policy.is_stateless(port), bound.ofport
+            )
             for bound in self._bindings.endpoints
             if (port := policy.ports.get(bound.port_id)) is not None
         }
@@ -128,14 +137,38 @@ class Judge:
 
     def judge(self, entry: Tracked) -> Judged:
         """What must happen to an entry."""
-        if not entry.plain or entry.is_derived or not entry.mark & ~p.BLOCKED or entry.zone not in self.zones:
+        if not entry.plain or entry.is_derived or entry.mark == p.BLOCKED or entry.zone not in self.zones:
             return Judged(entry, Fate.FOREIGN)
         source, destination = address(entry.key.source), address(entry.key.destination)
+        if not entry.mark:
+            return self._unmarked(entry, source, destination)
         sender, receiver = self._sender(entry, source), self._receiver(entry, destination)
         connection = _connection(entry, sender.port_id, receiver.port_id)
         said = self._verdict(connection)
         stale = sender.stale or receiver.stale
         return Judged(entry, _fate(entry, allowed=said.allowed, stale=stale), connection, said)
+
+    def _unmarked(self, entry: Tracked, source: Prefix, destination: Prefix) -> Judged:
+        """Another filter let it in; taken over where the rules of both ends allow it.  What they deny they deny anyway.
+
+        Whose it is is told by its addresses; the entry comes back as it should be.
+        """
+        sender, receiver = _Side(self._owner(entry.zone, source)), _Side(self._owner(entry.zone, destination))
+        connection = _connection(entry, sender.port_id, receiver.port_id)
+        said = self._verdict(connection)
+        if not said.allowed or not (sender.port_id or receiver.port_id):
+            return Judged(entry, Fate.FOREIGN)
+        mark, label = (p.EGRESS_OK if sender.port_id else 0), 0
+        halves = (sender, said.egress, p.ORIGIN, p.EGRESS_LABEL), (receiver, said.ingress, p.TARGET, p.INGRESS_LABEL)
+        for side, judgement, place, half in halves:
+            if side.endpoint and side.port_id:
+                mark |= remembered(side.endpoint.ofport) << place.first
+                label |= self._hint(judgement) << half.first
+        return Judged(entry._replace(mark=mark, label=label), Fate.ADOPT, connection, said)
+
+    def _hint(self, judgement: Judgement) -> int:
+        """Of the rule that speaks first; 0 where none is needed."""
+        return self._hints[judgement.rules[0].id] if judgement.rules else 0
 
     def all(self, entries: Iterable[Tracked]) -> Iterator[Judged]:
         """Each of them, in their order, with nothing but its fate: there may be a hundred thousand."""
@@ -147,7 +180,7 @@ class Judge:
             fate = fates.get(alike)
             if fate is None:
                 fate = fates[alike] = self.judge(entry).fate
-            yield Judged(entry, fate)
+            yield Judged(self.judge(entry).entry if fate is Fate.ADOPT else entry, fate)
 
     def _sender(self, entry: Tracked, source: Prefix) -> _Side:
         """Who began it, if its egress rules accepted it here.
@@ -228,19 +261,20 @@ def _connection(entry: Tracked, sender: str | None, receiver: str | None) -> Con
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What must happen to the connections of a host, each exactly once."""
+    """What must happen to the connections of a host, each exactly once; those to adopt are here as they should be."""
 
     cut: tuple[Tracked, ...] = ()
     revive: tuple[Tracked, ...] = ()
     forget: tuple[Tracked, ...] = ()
+    adopt: tuple[Tracked, ...] = ()
 
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.cut or self.revive or self.forget)
+        return bool(self.cut or self.revive or self.forget or self.adopt)
 
     def __str__(self) -> str:
         """`2 connections cut, 1 revived`."""
-        parts = ((self.cut, "cut"), (self.revive, "revived"), (self.forget, "judged anew"))
+        parts = ((self.cut, "cut"), (self.revive, "revived"), (self.forget, "judged anew"), (self.adopt, "taken over"))
         told = [f"{len(entries)} {word}" for entries, word in parts if entries]
         return "connections: " + (", ".join(told) or "0 changed")
 
@@ -250,4 +284,4 @@ def due(judged: Iterable[Judged]) -> Due:
     by_fate: dict[Fate, list[Tracked]] = defaultdict(list)
     for one in judged:
         by_fate[one.fate].append(one.entry)
-    return Due(*(tuple(by_fate[fate]) for fate in (Fate.CUT, Fate.REVIVE, Fate.FORGET)))
+    return Due(*(tuple(by_fate[fate]) for fate in (Fate.CUT, Fate.REVIVE, Fate.FORGET, Fate.ADOPT)))

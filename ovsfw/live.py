@@ -46,7 +46,7 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Connections:
-    """Those that ovsfw let in, sorted, and how many more there are in these networks that it knows nothing of."""
+    """Those that ovsfw let in or takes over, sorted, and how many more there are in these networks."""
 
     live: tuple[Live, ...]
     foreign: int

@@ -134,6 +134,7 @@ class Health(Collector):
             ("failures", "Steps that failed", sync["failures"]),
             ("connects", "Connections made to the switch", sync["connects"]),
             ("cut_connections", "Live connections cut", self._sync.reconciler.settling.totals.cut),
+            ("adopted_connections", "Live connections taken over", self._sync.reconciler.settling.totals.adopted),
             ("revived_connections", "Live connections that go on", self._sync.reconciler.settling.totals.revived),
         ):
             yield CounterMetricFamily(f"ovsfw_{name}", text, value=value)

@@ -63,6 +63,9 @@ class Switch(Protocol):
     async def remark(self, entries: Collection[Tracked], *, blocked: bool) -> None:
         """Block connections, or let them live again."""
 
+    async def take_over(self, entries: Collection[Tracked]) -> None:
+        """Write the mark and label of each into the connection, unless it has a mark by now."""
+
     async def forget_connections(self, entries: Collection[Tracked]) -> None:
         """Forget connections, one by one."""
 

@@ -48,6 +48,9 @@ class Tracker(Protocol):
     async def remark(self, entries: Collection[Tracked], *, blocked: bool) -> None:
         """Block connections, or let them live again."""
 
+    async def take_over(self, entries: Collection[Tracked]) -> None:
+        """Write the mark and label of each into the connection, unless it has a mark by now."""
+
     async def forget_connections(self, entries: Collection[Tracked]) -> None:
         """Forget connections, one by one."""
 
@@ -61,14 +64,17 @@ class Totals(NamedTuple):
     cut: int = 0
     revived: int = 0
     forgotten: int = 0
+    adopted: int = 0
 
     def plus(self, more: Due) -> Totals:
         """With some more."""
-        return Totals(self.cut + len(more.cut), self.revived + len(more.revive), self.forgotten + len(more.forget))
+        done = map(len, (more.cut, more.revive, more.forget, more.adopt))
+        return Totals(*(before + new for before, new in zip(self, done, strict=True)))
 
     def __str__(self) -> str:
-        """`2 cut, 1 revived, 0 judged anew`."""
-        return f"{self.cut} cut, {self.revived} revived, {self.forgotten} judged anew"
+        """`2 cut, 1 revived, 0 judged anew`, and `3 taken over` if there are any."""
+        adopted = f", {self.adopted} taken over" if self.adopted else ""
+        return f"{self.cut} cut, {self.revived} revived, {self.forgotten} judged anew{adopted}"
 
 
 NOTHING = Totals()
@@ -184,12 +190,15 @@ class Settling:
             await asyncio.sleep(0)
         if opened:
             wanted = (one for one in judged if one.fate is Fate.FORGET or _names(one.entry, opened))
-            return due(one for one in wanted if one.fate is not Fate.REVIVE)
+            return due(one for one in wanted if one.fate not in (Fate.REVIVE, Fate.ADOPT))
         self._any_blocked = any(one.fate in (Fate.BLOCKED, Fate.CUT, Fate.REVIVE) for one in judged)
         return due(judged)
 
     def _second_try(self, found: Due) -> Due:
-        """What was marked in vain is forgotten, and what was forgotten in vain (ICMP) must run out."""
+        """What was marked in vain is forgotten, and what was forgotten in vain (ICMP) must run out.
+
+        What was taken over in vain is left to the rules.
+        """
         fates = ((Fate.CUT, found.cut), (Fate.REVIVE, found.revive), (Fate.FORGET, found.forget))
         first: dict[Fate, list[Tracked]] = {fate: [] for fate, _ in fates}
         for fate, entries in fates:
@@ -200,9 +209,13 @@ class Settling:
                 step = Fate.FORGET if act in self._tried else fate
                 self._tried.update((act, last) if step is Fate.FORGET else (act,))
                 first[step].append(entry)
-        return Due(*(tuple(first[fate]) for fate, _ in fates))
+        adopt = {_Act(entry.key, entry.zone, Fate.ADOPT): entry for entry in found.adopt}
+        fresh = tuple(entry for act, entry in adopt.items() if act not in self._tried)
+        self._tried.update(adopt)
+        return Due(tuple(first[Fate.CUT]), tuple(first[Fate.REVIVE]), tuple(first[Fate.FORGET]), fresh)
 
     async def _do(self, found: Due) -> None:
+        await self._switch.take_over(found.adopt)
         await self._switch.remark(found.cut, blocked=True)
         await self._switch.remark(found.revive, blocked=False)
         await self._switch.forget_connections(found.forget)

@@ -76,6 +76,15 @@ class FakeSwitch:
         if entries:
             self.log.append(f"{'block' if blocked else 'revive'} {len(entries)}")
 
+    async def take_over(self, entries: Collection[Tracked]) -> None:
+        """As a real one: who has a mark keeps it."""
+        for entry in entries:
+            bare = entry._replace(mark=0, label=0)
+            if bare in self.tracked and answer_of(entry.key):
+                self.tracked[self.tracked.index(bare)] = entry
+        if entries:
+            self.log.append(f"take over {len(entries)}")
+
     async def forget_connections(self, entries: Collection[Tracked]) -> None:
         """As a real one: ICMP stays."""
         self.tracked = [entry for entry in self.tracked if entry not in entries or entry.key.protocol in (1, 58)]

@@ -26,6 +26,7 @@ _WORDS = {
     Fate.REVIVE: "blocked, but allowed",
     Fate.FORGET: "of an endpoint that is gone",
     Fate.LIVE: "allowed",
+    Fate.ADOPT: "let in by another filter, and allowed",
 }
 
 
@@ -162,7 +163,7 @@ def _ids(rules: Iterable[Rule]) -> list[str]:
     return [rule.id for rule in rules]
 
 
-_PREVIEW = ((Fate.CUT, "cut"), (Fate.REVIVE, "revive"), (Fate.FORGET, "judge anew"))
+_PREVIEW = ((Fate.CUT, "cut"), (Fate.REVIVE, "revive"), (Fate.FORGET, "judge anew"), (Fate.ADOPT, "take over"))
 
 
 def preview_lines(policy: Policy, found: Connections) -> Iterator[str]:

@@ -87,6 +87,14 @@ INGRESS_LABEL = Place(m.CT_LABEL, 32, 32)
 """ct_label: hint of the ingress rule that let it in."""
 
 
+# --- What a made-up packet carries ----------------------------------------------------------------------------------
+
+TAKEN_OVER = LEFT_TO_GROUPS
+"""In EGRESS_RULE: its connection, which somebody else let in, is taken over.  WRITTEN_MARK is its ct_mark then, SENDER
+and RECEIVER are the two halves of its ct_label."""
+WRITTEN_MARK = Place(GATE, 0, 32)
+
+
 # --- Priorities -----------------------------------------------------------------------------------------------------
 
 
@@ -360,8 +368,8 @@ COMMITTED = _table(
 DELIVER = _table("deliver", "out of the endpoint's port", ())
 REMARK = _table(
     "remark",
-    "no packet comes here but those that ovsfw makes up, to block a connection or to let it live again",
-    {EGRESS_RULE, m.ETH_TYPE, m.CT_STATE},
+    "no packet comes here but those that ovsfw makes up, to block a connection, let it live again, or take it over",
+    {EGRESS_RULE, m.ETH_TYPE, m.CT_STATE, m.CT_MARK},
 )
 
 BY_NUMBER = {table.number: table for table in TABLES}

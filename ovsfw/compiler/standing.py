@@ -344,14 +344,34 @@ def _deliver() -> Iterator[Flow]:
 def _remark() -> Iterator[Flow]:
     """Write BLOCKED, or clear it where the packet says that its connection is accepted.
 
+    Where the packet says that its connection is taken over, registers have what is written, unless somebody has written
+    something meanwhile.
+
     Only into what conntrack knows: for a connection that is gone nothing is made.  Conntrack need not find the packet
     valid, because its sequence numbers are made up.
     """
+    taken_over = p.EGRESS_RULE(p.TAKEN_OVER)
+    yield _flow(p.REMARK, Priority.FIRST, (taken_over,), (), Reason.REMARK)
     for family in (IP, IPV6):
         known = (family, m.ct_state("+trk-new"))
         live, block = _write_blocked(0), _write_blocked(1)
+        yield _flow(p.REMARK, Priority.BAN, (*known, m.CT_MARK(0), taken_over), _TAKE_OVER, Reason.REMARK)
         yield _flow(p.REMARK, Priority.FIRST, (*known, ACCEPTED[p.EGRESS_RULE]), live, Reason.REMARK)
         yield _flow(p.REMARK, Priority.SECOND, known, block, Reason.REMARK)
+
+
+# See `remark.take_over_actions`.
+_TAKE_OVER = (
+    Ct(
+        p.ZONE,
+        commit=True,
+        exec=(
+            Move(p.WRITTEN_MARK, Place(m.CT_MARK, 0, 32)),
+            Move(Place(p.SENDER, 0, 32), p.EGRESS_LABEL),
+            Move(Place(p.RECEIVER, 0, 32), p.INGRESS_LABEL),
+        ),
+    ),
+)
 
 
 def _write_blocked(value: int) -> tuple[Action, ...]:

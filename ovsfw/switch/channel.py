@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
-from ovsfw.compiler.remark import remark_actions
+from ovsfw.compiler.remark import remark_actions, take_over_actions
 from ovsfw.errors import SwitchError
 from ovsfw.openflow import wire
 from ovsfw.openflow.action import encode_actions
@@ -157,10 +158,20 @@ class Channel:
 
         Returns when it has been done; the flows of table `remark` must be installed.  Raises SwitchError.
         """
-        zones = {entry.zone for entry in entries}
-        actions = {zone: encode_actions(remark_actions(zone, blocked=blocked)) for zone in zones}
+        alike = lru_cache(lambda zone: encode_actions(remark_actions(zone, blocked=blocked)))
+        await self._show(entries, lambda entry: alike(entry.zone))
+
+    async def take_over(self, entries: Collection[Tracked]) -> None:
+        """Write the mark and label of each into the connection, unless it has a mark by now.
+
+        As with `remark`; connections of which no packet can be made up are skipped, too.  Raises SwitchError.
+        """
+        await self._show(entries, lambda entry: encode_actions(take_over_actions(entry)))
+
+    async def _show(self, entries: Iterable[Tracked], actions: Callable[[Tracked], bytes]) -> None:
+        """Show conntrack a packet of each connection."""
         packets = ((entry, answer_of(entry.key)) for entry in entries)
-        made = [(packet, actions[entry.zone]) for entry, packet in packets if packet]
+        made = [(packet, actions(entry)) for entry, packet in packets if packet]
         if made:
             seconds = self._timeout + len(made) * SECONDS_PER_FLOW
             await self._ask(lambda connection: _packets(connection, made), "marking connections", seconds)

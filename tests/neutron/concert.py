@@ -24,7 +24,7 @@ from tests.neutron.bench import (
     talking,
     tcp,
 )
-from tests.neutron.lab import Json, LabError, Vm, api, create, run, until
+from tests.neutron.lab import PROJECT, Json, LabError, Vm, api, create, run, until
 
 INNER_VLAN, DSCP = 101, 26
 # After an outage the agent tries again after pauses that grow.
@@ -97,33 +97,56 @@ def trunk(bench: Bench, on: Machines) -> None:
 
 def _trunk(bench: Bench, inner: Json, outer_group: Json, inner_group: Json) -> tuple[Vm, Vm]:
     """A VM with a trunk, by its parent port and by its sub-port."""
-    values = {"binding:host_id": bench.host.name, "device_owner": "compute:nova"}
     name = f"trunk-{bench.host.number}"
-    groups = {"security_groups": [outer_group["id"]]}
-    port = create("port", network_id=bench.network["id"], device_id=name, **groups, **values)
+    port = create("port", network_id=bench.network["id"], security_groups=[outer_group["id"]])
     sub = create("port", network_id=inner["id"], security_groups=[inner_group["id"]])
     below = {"port_id": sub["id"], "segmentation_type": "vlan", "segmentation_id": INNER_VLAN}
     create("trunk", port_id=port["id"], sub_ports=[below])
-    port = api("GET", f"ports/{port['id']}")["port"]
-    bridge = port["binding:vif_details"]["bridge_name"]
-    add = ("ovs-vsctl", "--may-exist", "add-br", bridge, "--", "set", "bridge", bridge, "datapath_type=netdev")
-    bench.host.ovs(*add)
+    # A port that is in use already cannot become a parent.
+    used = {"binding:host_id": bench.host.name, "device_owner": "compute:nova", "device_id": name}
+    port = api("PUT", f"ports/{port['id']}", {"port": used})["port"]
     parent, child = Vm(name, bench.host, port), Vm(name, bench.host, sub)
-    bench.lab.plug(parent, bench.network["mtu"], bridge)
-    inside = ("ip", "-n", name)
-    run(*inside, "link", "add", "link", "eth0", "name", "inner", "type", "vlan", "id", str(INNER_VLAN))
-    run(*inside, "link", "set", "inner", "address", sub["mac_address"], "up")
-    run(*inside, "addr", "add", f"{child.address}/24", "dev", "inner")
+    _plug_trunk(parent, child, bench.network["mtu"])
     for each in (port, sub):
         path = f"ports/{each['id']}"
         until(lambda path=path: api("GET", path)["port"]["status"] == "ACTIVE", "the trunk is active", 60)  # type: ignore[misc]
     return parent, child
 
 
+def _plug_trunk(parent: Vm, child: Vm, mtu: int) -> None:
+    """Plug a VM into its trunk bridge.
+
+    Its operating system's VLANs are a bridge of Open vSwitch, for not every kernel has VLAN devices.
+    """
+    host, ovs = parent.host, parent.host.ovs
+    trunk_bridge, inside = parent.port["binding:vif_details"]["bridge_name"], f"guest{host.number}"
+    for bridge in (trunk_bridge, inside):
+        ovs("ovs-vsctl", "--may-exist", "add-br", bridge, "--", "set", "bridge", bridge, "datapath_type=netdev")
+    run("ip", "netns", "add", parent.name)
+    for machine, device, tag in ((parent, "eth0", ""), (child, "inner", f"tag={INNER_VLAN}")):
+        outer = f"{device}-{host.number}"
+        run("ip", "-n", host.netns, "link", "add", outer, "type", "veth", "peer", "name", device, "netns", parent.name)
+        up = ("address", machine.port["mac_address"], "mtu", str(mtu - 4), "up")
+        run("ip", "-n", parent.name, "link", "set", device, *up)
+        run("ip", "netns", "exec", parent.name, "ethtool", "-K", device, "tx", "off", check=False)
+        run("ip", "-n", parent.name, "addr", "add", f"{machine.address}/24", "dev", device)
+        run("ip", "-n", host.netns, "link", "set", outer, "up")
+        ovs("ovs-vsctl", "add-port", inside, outer, *([tag] if tag else []))
+    tap, back = f"tap{parent.port['id'][:11]}", f"gst{parent.port['id'][:11]}"
+    ids = {"iface-id": parent.port["id"], "iface-status": "active", "attached-mac": parent.port["mac_address"]}
+    settings = [f'external_ids:{key}="{value}"' for key, value in ids.items()]
+    patch = ("ovs-vsctl", "add-port", inside, back, "--", "set", "interface", back, "type=patch", f"options:peer={tap}")
+    ovs(*patch)
+    ovs(
+        "ovs-vsctl", "add-port", trunk_bridge, tap,
+        "--", "set", "interface", tap, "type=patch", f"options:peer={back}", *settings,
+    )  # fmt: skip
+
+
 def quality(bench: Bench, on: Machines) -> None:
     """The marks and limits of a QoS policy come on top of the filter."""
     opened = rule(on.web, protocol="udp", port_range_min=7000, port_range_max=7000)
-    policy = api("POST", "qos/policies", {"policy": {"name": "gold"}})["policy"]
+    policy = api("POST", "qos/policies", {"policy": {"name": "gold", "project_id": PROJECT}})["policy"]
     path = f"qos/policies/{policy['id']}"
     api("POST", f"{path}/dscp_marking_rules", {"dscp_marking_rule": {"dscp_mark": DSCP}})
     api("POST", f"{path}/bandwidth_limit_rules", {"bandwidth_limit_rule": {"max_kbps": 5000, "direction": "egress"}})
@@ -152,7 +175,7 @@ def _mark(on: Machines) -> str:
 
 def queue_outage(bench: Bench, on: Machines) -> None:
     """Without RabbitMQ traffic keeps its policy; a change that was made meanwhile is there when it is back."""
-    with _live(bench, on):
+    with _live(on):
         bench.lab.kill("rabbitmq")
         stays(lambda: connects(on.client, on.server, 80), "what is allowed does not pass without RabbitMQ")
         stays(lambda: not connects(on.client, on.server, 81), "what is denied passes without RabbitMQ")
@@ -171,7 +194,7 @@ def queue_outage(bench: Bench, on: Machines) -> None:
 
 def server_outage(bench: Bench, on: Machines) -> None:
     """Without a server traffic keeps its policy; changes go on when it is back."""
-    with _live(bench, on):
+    with _live(on):
         for name in ("neutron-api", "neutron-rpc"):
             bench.lab.kill(name)
         stays(lambda: connects(on.client, on.server, 80), "what is allowed does not pass without a server")
@@ -184,8 +207,8 @@ def server_outage(bench: Bench, on: Machines) -> None:
 
 
 @contextmanager
-def _live(bench: Bench, on: Machines) -> Iterator[None]:
-    """Port 80 is open, and while it goes on no echo request is lost, nor an established connection.  Raises LabError."""
+def _live(on: Machines) -> Iterator[None]:
+    """Port 80 is open, and meanwhile no echo request is lost, nor an established connection.  Raises LabError."""
     rules = [tcp(on.web, 80), rule(on.web, protocol="icmp")]
     until(lambda: connects(on.client, on.server, 80) and pings(on.client, on.server), "rules added", 30)
     command = ("ip", "netns", "exec", on.client.name, "ping", "-i", "0.05", "-W", "1", on.server.address)

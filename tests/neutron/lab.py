@@ -354,12 +354,11 @@ class Lab:
         values["device_id"] = name
         port = create("port", **values, **{"binding:host_id": host.name})
         machine = Vm(name, host, port)
-        self.plug(machine, network["mtu"])
+        self._plug(machine, network["mtu"])
         until(lambda: api("GET", f"ports/{port['id']}")["port"]["status"] == "ACTIVE", f"{name} active", 60)
         return machine
 
-    def plug(self, machine: Vm, mtu: int, bridge: str = "br-int") -> None:
-        """Make a VM, and plug it in as a hypervisor does."""
+    def _plug(self, machine: Vm, mtu: int) -> None:
         port, host = machine.port, machine.host
         tap = f"tap{port['id'][:11]}"
         run("ip", "netns", "add", machine.name)
@@ -372,7 +371,7 @@ class Lab:
         run("ip", "-n", host.netns, "link", "set", tap, "up")
         ids = {"iface-id": port["id"], "iface-status": "active", "attached-mac": port["mac_address"]}
         settings = [f"external_ids:{key}={json.dumps(value)}" for key, value in ids.items()]
-        host.ovs("ovs-vsctl", "add-port", bridge, tap, "--", "set", "interface", tap, *settings)
+        host.ovs("ovs-vsctl", "add-port", "br-int", tap, "--", "set", "interface", tap, *settings)
 
 
 def _transport(address: str) -> str:

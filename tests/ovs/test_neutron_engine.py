@@ -268,3 +268,40 @@ def test_log_objects_get_the_decisions_they_ask_for(host: DummySwitch) -> None:
         assert "controller" not in host.switch.ofctl("dump-flows", BRIDGE)
     finally:
         engine.close()
+
+
+STOCK = """
+table=60,priority=100,in_port=2,actions=ct_clear,load:2->NXM_NX_REG5[],load:7->NXM_NX_REG6[],resubmit(,71)
+table=60,priority=90,ip,dl_vlan=7,actions=ct_clear,strip_vlan,load:7->NXM_NX_REG6[],ct(table=82,zone=NXM_NX_REG6[0..15])
+table=71,priority=65,ct_state=-trk,ip,actions=ct(table=72,zone=NXM_NX_REG6[0..15])
+table=72,priority=1,ip,actions=ct(commit,zone=NXM_NX_REG6[0..15]),output:9
+table=82,priority=1,ct_state=+est-rel+rpl,actions=output:2
+"""
+
+
+def test_connections_of_neutron_s_driver_go_on_behind_ours(host: DummySwitch) -> None:
+    """It keeps them in the same zones, without our marks; who is answered need not send first."""
+    host.switch.ofctl("del-flows", BRIDGE)
+    add_agent_flows(host.switch, BRIDGE)
+    host.switch.ofctl("add-flows", BRIDGE, "-", stdin=STOCK)
+    host.forget()
+    begin, go_on = {"sport": 30000, "dport": 443}, {"sport": 443, "dport": 30000}
+    tag = b"\x81\x00" + VLAN.to_bytes(2, "big")
+
+    def sends(sender: str, receiver: str, **more: Any) -> set[int]:
+        frame = bytes(tcp(4, sender, receiver, **more))
+        port, frame = (2, frame) if sender == "vm2" else (UPLINK, frame[:12] + tag + frame[12:])
+        return set(host.send(port, frame))
+
+    assert sends("vm2", "uplink", **begin, flags="S", seq=99) == {UPLINK}
+    assert sends("uplink", "vm2", **go_on, flags="SA", seq=999, ack=100) == {2}
+    assert sends("vm2", "uplink", **begin, flags="A", seq=100, ack=1000) == {UPLINK}
+    engine = Engine(BRIDGE, host.switch.db)
+    try:
+        hand_over(engine)
+        assert engine.flush()
+        host.switch.ofctl("del-flows", BRIDGE, "table=82")
+        until(lambda: sends("uplink", "vm2", **go_on, flags="PA", seq=1000, ack=100) == {2})
+        assert sends("uplink", "vm2", **{**go_on, "dport": 30001}, flags="PA", seq=1000, ack=100) == set()
+    finally:
+        engine.close()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ovsfw.compiler import Binding, Bindings
 from ovsfw.compiler import pipeline as p
+from ovsfw.compiler.ids import hint_numbers
 from ovsfw.connections import Fate, Judge, due
 from ovsfw.openflow.tracked import Tracked, Tuple
 from ovsfw.policy.addresses import AddressSet, Family, Prefix
@@ -89,7 +90,7 @@ CASES = [
     ("an ofport that is not remembered, denied", entry(p.EGRESS_OK), policy(client="closed"), Fate.CUT),
     ("nobody has the ofports: it sleeps", entry(mark(88, 89), 77, 78), policy(server="closed"), Fate.LIVE),
     ("a stateless side is asked for every packet anyway", entry(BOTH), policy(client="stateless"), Fate.LIVE),
-    ("another's mark, or none", entry(0), policy(server="closed"), Fate.FOREIGN),
+    ("another's, and denied", entry(0), policy(server="closed"), Fate.FOREIGN),
     ("only BLOCKED", entry(p.BLOCKED), policy(server="closed"), Fate.FOREIGN),
     ("no network of ours", entry(BOTH, zone=8), policy(server="closed"), Fate.FOREIGN),
     ("translated", entry(BOTH)._replace(plain=False), policy(server="closed"), Fate.FOREIGN),
@@ -171,3 +172,19 @@ def test_an_address_set_looks_at_every_length() -> None:
     assert found.contains(Prefix.parse("2001:db8::/64"))
     assert not found.contains(Prefix.parse("0.0.0.0/0"))
     assert not found.contains(Prefix.parse("192.0.2.5"))
+
+
+def test_what_another_filter_let_in_is_taken_over_where_both_ends_allow_it() -> None:
+    judge = Judge(policy(), BINDINGS)
+    found = judge.judge(entry(0))
+    assert (found.fate, found.entry.mark) == (Fate.ADOPT, BOTH)
+    hints = hint_numbers(policy())
+    assert found.entry.label == hints["out"] << p.EGRESS_LABEL.first | hints["web"] << p.INGRESS_LABEL.first
+    from_outside, to_outside = judge.judge(entry(0, source=77)), judge.judge(entry(0, destination=77))
+    assert (from_outside.fate, from_outside.entry.mark) == (Fate.ADOPT, mark(0, 2))
+    assert (to_outside.fate, to_outside.entry.mark) == (Fate.ADOPT, mark(1))
+    half = Judge(policy(client="stateless"), BINDINGS).judge(entry(0))
+    assert (half.fate, half.entry.mark) == (Fate.ADOPT, mark(0, 2))
+    assert fate(entry(0), policy(client="closed")) is Fate.FOREIGN
+    assert fate(entry(0, source=77, destination=78), policy()) is Fate.FOREIGN
+    assert due(judge.all([entry(0)])).adopt == (found.entry,)

@@ -14,6 +14,7 @@ from ovsfw.openflow.tracked import Tracked, Tuple
 from ovsfw.policy.addresses import Family, Prefix
 from ovsfw.policy.model import Direction, Policy, Port, PortRange, RemoteGroup, Rule, SecurityGroup
 from ovsfw.reconciler import Reconciler
+from ovsfw.settling import Totals
 from tests.fakes import FakeSwitch
 from tests.strategies import mac
 
@@ -68,7 +69,7 @@ def test_what_is_denied_is_blocked_after_the_bundle_and_looked_for_again_when_ca
     host.switch.tracked = [entry()]
     assert host.change(CLOSED) == ["bundle", "block 1", "settled"]
     assert [one.mark & p.BLOCKED for one in host.switch.tracked] == [p.BLOCKED]
-    assert host.reconciler.settling.totals == (1, 0, 0)
+    assert host.reconciler.settling.totals == Totals(cut=1)
     assert host.change(CLOSED) == []
     assert host.change(OPEN) == ["bundle", "revive 1", "settled"]
     assert host.switch.tracked == [entry()]
@@ -181,3 +182,23 @@ def test_the_work_goes_on_beside_the_steps_and_survives_a_failure() -> None:
 
     asyncio.run(asyncio.wait_for(live(), 20))
     assert [one.mark & p.BLOCKED for one in host.switch.tracked] == [p.BLOCKED]
+
+
+def test_what_another_filter_let_in_is_taken_over_when_the_switch_is_read() -> None:
+    """But not where the rules would not let it in; and what cannot be taken over is left to the rules."""
+    switch = FakeSwitch()
+    others = entry()._replace(mark=0), entry(protocol=132)._replace(mark=0)
+    switch.tracked = list(others)
+    reconciler = Reconciler(switch)
+    anything = policy(port(1, "clients"), port(2, "server"), rules=(replace(WEB, protocol=None, ports=None),))
+
+    async def work(wanted: Policy) -> None:
+        reconciler.doubt()
+        await reconciler.step(wanted, TWO)
+        await reconciler.settling.finish()
+
+    asyncio.run(work(CLOSED))
+    assert switch.tracked == list(others)
+    asyncio.run(work(anything))
+    assert [one.mark for one in switch.tracked] == [entry().mark, 0]
+    assert reconciler.settling.totals.forgotten == 0

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from itertools import product
 from typing import TypeVar
 
 import pytest
 from scapy.packet import Packet
 
 from ovsfw.compiler import pipeline as p
+from ovsfw.connections import Fate, Judge
 from ovsfw.openflow.tracked import Tracked
 from ovsfw.switch.channel import Channel
 from ovsfw.switch.rundir import management_socket
 from tests.dummy import BRIDGE
-from tests.ovs.packets.bench import Bench, vm
+from tests.ovs.packets.bench import Bench, ingress, vm
 from tests.ovs.packets.frames import ping, pong, tcp, udp
 
 pytestmark = pytest.mark.ovs
@@ -111,6 +113,36 @@ def test_nothing_is_made_of_a_connection_that_is_gone(bench: Bench, family: int,
     bench.switch.forget()
     remark(bench, gone, blocked=True)
     assert live(bench) == []
+
+
+@pytest.mark.parametrize("kind", ["tcp", "udp", "icmp"])
+def test_what_another_filter_let_in_goes_on_when_it_is_taken_over(bench: Bench, family: int, kind: str) -> None:
+    """Before that, an answer is nothing that the rules of the one who asked know of."""
+    web = [ingress(family, protocol) for protocol in ("tcp", "udp", "icmp" if family == 4 else "ipv6-icmp")]
+    bench.enforce(vm(1, "talker"), vm(2, "web"), web=web)
+    begin, go_on = conversation(kind, family)
+    for sender, frame in begin:
+        bench.sends(sender, frame)
+    [ours] = live(bench)
+    bench.switch.forget()
+    switch = bench.switch.switch
+    for here, there in ((1, 2), (2, 1)):
+        other = f"in_port={here},actions=ct(commit,zone={p.UNTAGGED}),output:{there}"
+        switch.ofctl("add-flows", BRIDGE, "-", stdin=f"priority=2000,ip,{other}\npriority=2000,ipv6,{other}\n")
+    for sender, frame in begin:
+        bench.sends(sender, frame)
+    for here, kind_of_ip in product((1, 2), ("ip", "ipv6")):
+        switch.ofctl("--strict", "del-flows", BRIDGE, f"table=0,priority=2000,{kind_of_ip},in_port={here}")
+    answer = go_on[1]
+    bench.sends(*answer).stopped(by=p.Reason.DENIED)
+    judged = [Judge(bench.policy, bench.bindings).judge(entry) for entry in live(bench)]
+    assert [one.fate for one in judged] == [Fate.ADOPT]
+    with_channel(bench, lambda channel: channel.take_over([one.entry for one in judged]))
+    assert [(entry.key, entry.mark, entry.label) for entry in live(bench)] == [(ours.key, ours.mark, ours.label)]
+    bench.sends(*answer).reaches("vm1")
+    # Who has a mark keeps it.
+    with_channel(bench, lambda channel: channel.take_over([ours._replace(mark=p.BLOCKED)]))
+    assert [entry.mark for entry in live(bench)] == [ours.mark]
 
 
 def test_exactly_the_one_that_is_meant(bench: Bench) -> None:
