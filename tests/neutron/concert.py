@@ -183,7 +183,7 @@ def queue_outage(bench: Bench, on: Machines) -> None:
         # The API answers when it has told the agents.
         asking = threading.Thread(target=lambda: made.append(tcp(on.web, 443)))
         asking.start()
-        bench.lab.start_rabbitmq()
+        bench.lab.start_queue()
         took = until(lambda: connects(on.client, on.server, 443), "the change arrives", BACK_TIMEOUT)
         bench.times["RabbitMQ is back, until a change holds"] = took
         asking.join()
@@ -195,8 +195,7 @@ def queue_outage(bench: Bench, on: Machines) -> None:
 def server_outage(bench: Bench, on: Machines) -> None:
     """Without a server traffic keeps its policy; changes go on when it is back."""
     with _live(on):
-        for name in ("neutron-api", "neutron-rpc"):
-            bench.lab.kill(name)
+        bench.lab.kill("neutron-api", "neutron-rpc")
         stays(lambda: connects(on.client, on.server, 80), "what is allowed does not pass without a server")
         stays(lambda: not connects(on.client, on.server, 81), "what is denied passes without a server")
         bench.lab.start_server()

@@ -150,7 +150,7 @@ class Lab:
         run("ip", "link", "set", "lo", "up")
         run("mount", "-t", "tmpfs", "tmpfs", "/run")
         self._networks()
-        self.start_rabbitmq(wait=False)
+        self.start_queue(wait=False)
         self._database()
         until(lambda: self._listens(5672), "RabbitMQ")
         self.start_server()
@@ -195,13 +195,14 @@ class Lab:
             run("ip", "-n", host.netns, "link", "set", "phy", "mtu", "1600", "up")
             run("ip", "netns", "exec", host.netns, "ethtool", "-K", "phy", "tx", "off", "rx", "off", check=False)
 
-    def kill(self, name: str) -> None:
-        """End a process with all that it has started; it has no say."""
-        process = self._processes.pop(name)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    def kill(self, *names: str) -> None:
+        """End processes with all that they have started; they have no say."""
+        for name in names:
+            process = self._processes.pop(name)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
-    def start_rabbitmq(self, *, wait: bool = True) -> None:
+    def start_queue(self, *, wait: bool = True) -> None:
         """Start the message queue; with `wait` it listens when this returns."""
         home = self.directory / "rabbitmq"
         (home / "enabled_plugins").write_text("[].\n")

@@ -7,8 +7,6 @@ another driver are as in `lab`.
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -82,22 +80,6 @@ class PolicyLab(Lab):
         command = (str(BIN / "ovsfw-neutron-sync"), what, "--config-file", str(self.directory / "conf/neutron.conf"))
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
         return done.returncode, done.stdout + done.stderr
-
-    def kill(self, *names: str) -> None:
-        """End processes of the lab; they have no say."""
-        for name in names:
-            process = self._processes.pop(name)
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-    def start_server(self) -> None:
-        """Start Neutron's server again."""
-        self._server()
-
-    def start_queue(self) -> None:
-        """Start RabbitMQ again."""
-        self._rabbitmq()
-        until(lambda: self._listens(5672), "RabbitMQ")
 
     # --- The policy database ------------------------------------------------------------------------------------------
 
