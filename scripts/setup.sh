@@ -6,7 +6,7 @@ PYTHON=${PYTHON:-python3}
 BUILD=.build
 VENV=${OVSFW_VENV:-$BUILD/venv}
 POLICY_RC_D=/usr/sbin/policy-rc.d
-# Programs that are wanted too, each in a package of its name, or PROGRAM=PACKAGE.
+# Programs or files that are wanted too, each in a package of its name, or WHAT=PACKAGE.
 TOOLS=()
 
 die() {
@@ -32,8 +32,13 @@ missing_packages() {
     "$PYTHON" -c 'import ensurepip, venv' 2> /dev/null || echo python3-venv
     local tool
     for tool in "${TOOLS[@]}"; do
-        command -v "${tool%%=*}" > /dev/null || echo "${tool#*=}"
+        command -v "${tool%%=*}" > /dev/null || [ -e "${tool%%=*}" ] || echo "${tool#*=}"
     done
+}
+
+# offered PACKAGE: does this distribution have it?
+offered() {
+    apt-cache show "$1" > /dev/null 2>&1
 }
 
 install_packages() {

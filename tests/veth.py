@@ -13,11 +13,13 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ovsfw.lab import netns
-from tests.dummy import DummySwitch
+from ovsfw.lab.vswitch import PrivateSwitch
+from tests.conftest import WITH_VETHS
+from tests.dummy import BRIDGE, DummySwitch
 
 # Seconds.  An emulated machine is ten times slower.
 QUIET = float(os.environ.get("OVSFW_QUIET", "0.05"))
@@ -31,6 +33,7 @@ _LARGEST = 1 << 16
 # The ends stay silent (no addresses, no neighbour discovery of their own) and leave VLAN tags in the packets.
 _SET_UP = """
 set -e
+ip link del "$1" 2> /dev/null || true # of a bridge that is gone
 ip link add "$1" mtu 9000 type veth peer name "$2" mtu 9000
 for name in "$@"; do
     echo 1 > "/proc/sys/net/ipv6/conf/$name/disable_ipv6"
@@ -66,6 +69,11 @@ class VethSwitch(DummySwitch):
                 found.setdefault(ports[sock], []).append(_receive(sock))
             assert time.monotonic() < deadline, "packets come without end"
         return found
+
+
+def make_switch(ovs: PrivateSwitch, ofports: Iterable[int], bridge: str = BRIDGE) -> DummySwitch:
+    """With dummies, or with veths where OVSFW_DATAPATH is set."""
+    return (VethSwitch if WITH_VETHS else DummySwitch)(ovs, ofports, bridge)
 
 
 def _receive(sock: socket.socket) -> bytes:

@@ -7,16 +7,14 @@ from collections.abc import Iterator
 import pytest
 
 from ovsfw.lab.vswitch import PrivateSwitch
-from tests.conftest import WITH_VETHS
-from tests.dummy import DummySwitch
 from tests.ovs.packets.bench import OFPORTS, Bench
-from tests.veth import VethSwitch
+from tests.veth import make_switch
 
 
 @pytest.fixture(scope="module")
 def bench(dummy_ovs: PrivateSwitch) -> Iterator[Bench]:
     """Eight machines, a port for a stranger, and two uplinks."""
-    made = Bench((VethSwitch if WITH_VETHS else DummySwitch)(dummy_ovs, OFPORTS))
+    made = Bench(make_switch(dummy_ovs, OFPORTS))
     yield made
     made.close()
 

@@ -12,6 +12,7 @@ from ovsfw.compiler import Binding, Bindings, compile_policy
 from ovsfw.compiler.bindings import Uplink
 from ovsfw.compiler.pipeline import Reason
 from ovsfw.lab.vswitch import PrivateSwitch
+from tests.conftest import WITH_VETHS
 from tests.dummy import DummySwitch
 from tests.ovs.packets.bench import Bench, Json, address, ingress, policy_of, vm
 from tests.ovs.packets.frames import (
@@ -161,7 +162,10 @@ def test_a_neighbour_is_no_server(crowd: Bench) -> None:
 
 @pytest.mark.parametrize("sender", ["vm1", "uplink"])
 def test_a_broadcast_in_fragments_reaches_nobody_more(crowd: Bench, family: int, sender: str) -> None:
-    """Later fragments have no ports, so rules with ports admit none of them; who accepts everything gets them all."""
+    """Later fragments have no ports, so rules with ports admit none of them; who accepts everything gets them all.
+
+    The kernel's conntrack puts an endpoint's datagram together, so there rules with ports are asked about the whole.
+    """
     who = "outside" if sender == "uplink" else sender
     shout = udp(family, who, "vm1", dport=MDNS, **to_many(TO_MANY[family][0])) / bytes(2 * FRAGMENT)
     del shout[UDP].len
@@ -173,13 +177,17 @@ def test_a_broadcast_in_fragments_reaches_nobody_more(crowd: Bench, family: int,
     assert found.pop("vm2") == 2
     assert found.pop("uplink", 2) == 2
     assert not found.keys() & {"vm1", "vm5", "vm6"}
-    assert all(count < 2 for count in found.values())
+    assert all(count < 2 for count in found.values()) or (WITH_VETHS and sender == "vm1")
 
 
 # --- Many endpoints -------------------------------------------------------------------------------------------------
 
 MANY, LISTS, GATE = 500, 300, 900
 FIRST = 101
+
+
+# They need dummies: a veth for each takes too long where the kernel's datapath is emulated, and has no other flows.
+DUMMIES = pytest.mark.skipif(WITH_VETHS, reason="needs hundreds of ports, or bridges of the dummy datapath")
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +219,7 @@ def town(dummy_ovs: PrivateSwitch) -> DummySwitch:
     return made
 
 
+@DUMMIES
 def test_one_broadcast_to_500_endpoints(town: DummySwitch) -> None:
     """It arrives at every endpoint that accepts it, and Open vSwitch's limit of 4,096 resubmits is not met."""
     shout = bytes(udp(4, "outside", "vm1", to=BROADCAST, dst="255.255.255.255", dport=53))
@@ -227,12 +236,14 @@ def test_one_broadcast_to_500_endpoints(town: DummySwitch) -> None:
     assert "resubmit" not in log
 
 
+@DUMMIES
 def test_one_arp_request_to_500_endpoints(town: DummySwitch) -> None:
     out = town.send(GATE, bytes(arp("outside", "vm1")))
     assert len(out) == MANY
     assert all(len(frames) == 1 for frames in out.values())
 
 
+@DUMMIES
 def test_the_limit_of_resubmits_would_be_noticed(dummy_ovs: PrivateSwitch) -> None:
     """What goes over the limit is said in the trace and in the log, where the test above looks."""
     made = DummySwitch(dummy_ovs, (901,), bridge="br-loop")
