@@ -20,6 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_ANY_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NAMESPACES = ("--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
 _SET_UP = """
 set -e
@@ -49,6 +50,11 @@ def steps(page: str) -> list[Step]:
             command, *shown = part.splitlines()
             found.append(Step(command, tuple(shown)))
     return found
+
+
+def blocks(page: str) -> list[list[str]]:
+    """The lines of every block of a page that has no kind: commands, mostly, without their output."""
+    return [block.splitlines() for kind, block in _ANY_BLOCK.findall(page) if not kind]
 
 
 def _plain(line: str) -> str:
@@ -83,6 +89,12 @@ class Shell:
                 return lines[:-1] if lines and not lines[-1] else lines
             lines.append(line.removesuffix("\n"))
         raise AssertionError(f"the shell has ended: {lines}")
+
+    def must(self, command: str) -> list[str]:
+        """The same; it must not fail."""
+        printed = self.run(command)
+        assert self.status == 0, "\n".join([command, *printed])
+        return printed
 
 
 @contextmanager

@@ -53,6 +53,62 @@ COMMANDS = sorted({(page.name, command) for page in PAGES for command in command
 LEFT_OUT: tuple[list[str], ...] = (["--policy", "FILE"], ["small"], ["web1"], ["FILE"], ["ID"], [])
 
 
+# Commands in blocks, by their beginning: which test runs them, or why none does.  The modules named test_pages take
+# them from the page, others have policies and addresses of their own.
+BY_TEST = {
+    "first-steps.md": {"": "tests/lab/test_pages.py"},
+    "database.md": {"ovsfw run ": "tests/store/test_source.py", "": "tests/store/test_pages.py"},
+    "operations.md": {"ovsfw run ": "tests/store/test_tls.py", "": "tests/store/test_pages.py"},
+    "neutron.md": {
+        "ovsfw db start": "tests/store/test_pages.py",
+        "ovsfw run --hook neutron": "tests/neutron/policy_lab.py",
+        "ovsfw-neutron-sync": "tests/neutron/published.py",
+    },
+    "troubleshooting.md": {
+        "ovsfw why": "tests/ovs/test_why.py",
+        "ovsfw show": "tests/ovs/test_show.py",
+        "ovsfw drops": "tests/ovs/test_drops.py",
+    },
+}
+NOT_RUN = {
+    "sudo scripts/demo": "installs packages; tests/lab/test_pages.py runs what it shows",
+    "sudo scripts/test": "it is what runs the tests",
+    "pip install 'ovsfw[neutron]'": "scripts/test-neutron installs OpenStack's packages, which takes minutes",
+    "ovsdb-server --remote=ptcp:6641 relay:": "needs an Open vSwitch with relays, at the addresses of three servers",
+    "ovs-vsctl add-": "shows what Neutron's agent does for a trunk; tests/ovs/test_trunk.py makes one",
+    "cd vagrant": "scripts/test-vagrant real",
+    "vagrant ": "scripts/test-vagrant real",
+    "ovsfw lab up --host": "tests/lab/test_two_hosts.py, with addresses of its own",
+    "ovsfw lab matrix": "tests/lab/test_two_hosts.py",
+}
+PROGRAMS = re.compile(r"^(ovsfw|ovs-\w+|ovsdb-\w+|openssl|pip|sudo|scripts/|vagrant|cd|systemctl|apt|export|source) ?")
+
+
+def in_blocks(page: Path) -> list[str]:
+    """The command lines in blocks of a page."""
+    kinds = ("", "console", "sh", "bash", "shell")
+    texts = [block for kind, block in BLOCK.findall(page.read_text()) if kind in kinds]
+    lines = [line.removeprefix("$ ") for text in texts for line in text.splitlines() if not line.startswith("#")]
+    return [line for line in lines if PROGRAMS.match(line)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_in_a_block_is_run_by_a_test_or_it_is_said_why_not(page: Path) -> None:
+    known = (*BY_TEST.get(page.name, {}), *NOT_RUN)
+    assert [line for line in in_blocks(page) if not line.startswith(known)] == []
+
+
+def test_what_is_said_of_commands_in_blocks_is_no_more_than_they_are() -> None:
+    lines = {str(page): in_blocks(page) for page in PAGES}
+    everything = [line for found in lines.values() for line in found]
+    assert [start for start in NOT_RUN if not any(line.startswith(start) for line in everything)] == []
+    for page, tests in BY_TEST.items():
+        assert [
+            start for start in tests if not any(line.startswith(start) for line in lines[str(ROOT / "docs" / page)])
+        ] == []
+        assert [test for test in tests.values() if not (ROOT / test).exists()] == []
+
+
 def is_understood(words: list[str]) -> bool:
     with contextlib.suppress(SystemExit):
         parser().parse_args(words)
