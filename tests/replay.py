@@ -32,6 +32,8 @@ exec bash --noprofile --norc
 """
 # Times and rates differ from run to run.
 _CHANGING = ((re.compile(r"\d+(\.\d+)? (ms|s)\b"), "N s"),)
+# Counters and ages do, and with them the widths of columns.
+_COUNTED = ((re.compile(r"\d+ (ms|s|min|h)\b"), "N s"), (re.compile(r"\d+"), "N"), (re.compile(r" {2,}"), "  "))
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def steps(page: str) -> list[Step]:
     found: list[Step] = []
     for block in _BLOCK.findall(page):
         for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-            command, *shown = part.splitlines()
+            command, *shown = part.rstrip().splitlines()
             found.append(Step(command, tuple(shown)))
     return found
 
@@ -57,16 +59,17 @@ def blocks(page: str) -> list[list[str]]:
     return [block.splitlines() for kind, block in _ANY_BLOCK.findall(page) if not kind]
 
 
-def _plain(line: str) -> str:
-    for pattern, word in _CHANGING:
+def _plain(line: str, *, loosely: bool) -> str:
+    for pattern, word in _COUNTED if loosely else _CHANGING:
         line = pattern.sub(word, line)
     return line.rstrip()
 
 
-def fits(shown: tuple[str, ...], printed: list[str]) -> bool:
-    """Whether a page's lines describe what was printed."""
-    pattern = "".join(r"(?:.*\n)*?" if line == "..." else re.escape(_plain(line)) + r"\n" for line in shown)
-    return re.fullmatch(pattern, "".join(f"{_plain(line)}\n" for line in printed)) is not None
+def fits(shown: tuple[str, ...], printed: list[str], *, loosely: bool = False) -> bool:
+    """Whether a page's lines describe what was printed; `loosely`: whatever the numbers are."""
+    wanted = [line if line == "..." else _plain(line, loosely=loosely) for line in shown]
+    pattern = "".join(r"(?:.*\n)*?" if line == "..." else re.escape(line) + r"\n" for line in wanted)
+    return re.fullmatch(pattern, "".join(f"{_plain(line, loosely=loosely)}\n" for line in printed)) is not None
 
 
 class Shell:
@@ -80,7 +83,7 @@ class Shell:
         """What a command prints, errors as well; then `status` is its exit status."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(f"{{ {command}\n}} 2>&1 < /dev/null; echo; echo THE-STATUS-IS $?\n")
+        self._process.stdin.write(f"{{ {command}\n}} 2>&1 < /dev/null; status=$?; echo; echo THE-STATUS-IS $status\n")
         self._process.stdin.flush()
         lines: list[str] = []
         for line in self._process.stdout:

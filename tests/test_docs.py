@@ -64,11 +64,7 @@ BY_TEST = {
         "ovsfw run --hook neutron": "tests/neutron/policy_lab.py",
         "ovsfw-neutron-sync": "tests/neutron/published.py",
     },
-    "troubleshooting.md": {
-        "ovsfw why": "tests/ovs/test_why.py",
-        "ovsfw show": "tests/ovs/test_show.py",
-        "ovsfw drops": "tests/ovs/test_drops.py",
-    },
+    "troubleshooting.md": {"": "tests/lab/test_pages.py"},
 }
 NOT_RUN = {
     "sudo scripts/demo": "installs packages; tests/lab/test_pages.py runs what it shows",
