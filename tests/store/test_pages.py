@@ -63,16 +63,14 @@ def test_three_servers_and_a_backup(terminal: Shell) -> None:
 
 
 def test_certificates_and_a_server_that_wants_them(terminal: Shell) -> None:
-    number = next(n for n in range(9) if lines("operations.md", n)[0].startswith("openssl"))
-    authority, *certificate = lines("operations.md", number)
+    number = next(n for n in range(9) if lines("operations.md", n)[0].startswith("ovsfw db pki"))
+    (authority,) = lines("operations.md", number)
     terminal.must(authority)
-    for command in certificate:
-        terminal.must(command)
-        terminal.must(command.replace("compute-1", "db"))
+    terminal.must("cd pki")
     server, daemon = lines("operations.md", number + 1)
     assert daemon.startswith("ovsfw run ")
     terminal.must(server)
-    files = daemon.partition("ssl:10.0.0.1:6641")[2].replace("compute-1", "db")
+    files = daemon.partition("ssl:10.0.0.1:6641")[2].replace("compute-1", "db1")
     assert terminal.must(f"ovsfw db status --store ssl:127.0.0.1:6642 {files}")
     terminal.run("ovsfw db status --store tcp:127.0.0.1:6642")
     assert terminal.status != 0
