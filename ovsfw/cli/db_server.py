@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
 from ovsfw.cli.db_options import DIRECTORY, add_store, remote_of
 from ovsfw.cli.options import add_tls, tls_of
+from ovsfw.errors import StoreAwayError
 from ovsfw.store import setup
 from ovsfw.store.client import Remote
 from ovsfw.store.server import Server
+
+# Seconds until a server that is started finds the others of its cluster.
+_PATIENCE, _PAUSE = 30.0, 0.1
 
 
 def add(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
@@ -67,20 +72,34 @@ def run_start(args: argparse.Namespace) -> int:
     if asyncio.run(server.is_running()):
         print(f"a server runs in {server.directory} already: {server.address}")
         return 0
-    if not server.file.exists():
-        if args.join:
-            server.join_cluster(args.cluster or "", args.join)
-        elif args.cluster:
-            server.create_cluster(args.cluster)
-        else:
-            server.create()
+    is_new = not server.file.exists()
+    if is_new and args.join:
+        server.join_cluster(args.cluster or "", args.join)
+    elif is_new and args.cluster:
+        server.create_cluster(args.cluster)
+    elif is_new:
+        server.create()
     server.start()
-    if not args.join:
-        asyncio.run(setup.initialise(Remote.parse(server.address), hosts=args.hosts, others=args.listen))
+    # What is known already is set up; a server of a cluster that starts before the others must not wait for them.
+    if (is_new and not args.join) or args.hosts or args.listen:
+        asyncio.run(_set_up(args, server))
     print(f"the policy database is at {server.address}")
     for target in (*args.hosts, *args.listen):
         print(f"it listens on {target}")
     return 0
+
+
+async def _set_up(args: argparse.Namespace, server: Server) -> None:
+    """As soon as the server is one of its cluster.  Raises StoreError."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            await setup.initialise(Remote.parse(server.address), hosts=args.hosts, others=args.listen)
+            break
+        except StoreAwayError:
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(_PAUSE)
 
 
 def run_stop(args: argparse.Namespace) -> int:

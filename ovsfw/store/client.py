@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -91,7 +91,10 @@ def _host_and_port(where: str) -> tuple[str, int]:
 
 
 class Connection:
-    """One open connection; it answers the server's probes, so that it may be kept."""
+    """One open connection; it answers the server's probes, so that it may be kept.
+
+    `on_notice` is called with what the server tells without being asked (RFC 7047, section 4.1.6).
+    """
 
     def __init__(self, address: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.address = address
@@ -100,6 +103,7 @@ class Connection:
         self._number = 0
         self._data = bytearray()
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self.on_notice: Callable[[dict[str, Any]], None] = lambda _: None
         self._listener = asyncio.create_task(self._listen())
 
     async def call(self, method: str, params: Sequence[object]) -> Any:  # noqa: ANN401 - whatever it answers
@@ -125,7 +129,9 @@ class Connection:
             while (message := await self._receive()) is not None:
                 if message.get("method") == "echo":
                     self._send({"id": message["id"], "result": message["params"], "error": None})
-                elif "method" not in message and message["id"] in self._answers:
+                elif "method" in message:
+                    self.on_notice(message)
+                elif message["id"] in self._answers:
                     self._hand_out(message)
         except OSError as error:
             lost = ConnectionResetError(f"{self.address}: {error.strerror or error}")

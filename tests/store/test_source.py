@@ -45,8 +45,8 @@ POLICY: Document = {
 }
 
 
-async def until(ready: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
+async def until(ready: Callable[[], object], patience: float = PATIENCE) -> None:
+    deadline = time.monotonic() + patience
     while not ready():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
