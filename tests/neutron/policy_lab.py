@@ -72,7 +72,9 @@ class PolicyLab(Lab):
 
     def row(self, kind: str, name: str) -> str:
         """An object of the policy database as JSON; empty when it is not there."""
-        found = json.loads(self.ovsfw("db", "export", "--store", self.policy, *self._tls_of("neutron")))
+        found = json.loads(
+            self.ovsfw("db", "export", "--format", "json", "--store", self.policy, *self._tls_of("neutron"))
+        )
         return next((json.dumps(each) for each in found[f"{kind}s"] if each["id"] == name), "")
 
     def sync(self, what: str) -> tuple[int, str]:
