@@ -100,12 +100,16 @@ class Publisher:
         generation, old = await _read(connection, units)
         if units is not None and not generation:
             return await self._plan(connection, None)
+        if units is None:  # seconds, in which this loop can publish
+            return Plan(generation, await asyncio.to_thread(self._compare, old), old)
         with self._neutron() as neutron:
-            if units is None:
-                new = published(neutron.everything(), ())
-            else:
-                new = published(*await _closed(connection, neutron, neutron.read(units)))
-        return Plan(generation, change_of(old, new, whole=units is None), old)
+            new = published(*await _closed(connection, neutron, neutron.read(units)))
+        return Plan(generation, change_of(old, new, whole=False), old)
+
+    def _compare(self, old: Rows) -> Change:
+        with self._neutron() as neutron:
+            new = published(neutron.everything(), ())
+        return change_of(old, new, whole=True)
 
 
 async def _read(connection: Connection, units: Collection[Key] | None) -> tuple[int, Rows]:
