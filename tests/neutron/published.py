@@ -120,21 +120,23 @@ def succeeds_quietly(what: Callable[[], bool]) -> bool:
 def policy_database_away(bench: Bench, on: Machines) -> None:
     """Changes of that time are taken by the API at once, and arrive when it is back; what was allowed stays."""
     lab = lab_of(bench)
+    began = time.monotonic()
     before = tcp(on.web, 81)
+    usual = time.monotonic() - began
     until(lambda: connects(on.client, on.server, 81), "open before", OBEY_TIMEOUT)
     lab.stop_policy()
     began = time.monotonic()
-    tcp(on.web, 80)
+    made = tcp(on.web, 80)
     delete("security-group-rule", before)
-    joined = group("joined")
-    change_groups(on.sibling, joined)
+    change_groups(on.sibling, group("joined"))
     took = time.monotonic() - began
-    if took > 5:
-        raise LabError(f"the API waited for the policy database: {took:.1f} s for four calls")
+    if took > 4 * usual + 5:
+        raise LabError(f"the API waited for the policy database: {took:.1f} s for four calls, {usual:.1f} s for one")
     stays(lambda: connects(on.client, on.server, 81), "what was allowed has gone")
     lab.start_policy()
     bench.obeys("policy database back: what was made meanwhile", lambda: connects(on.client, on.server, 80))
     until(lambda: not connects(on.client, on.server, 81), "what was deleted meanwhile", OBEY_TIMEOUT)
+    delete("security-group-rule", made)
     change_groups(on.sibling, on.web)
     _is_published(lab)
 
@@ -172,9 +174,13 @@ def queue_away(bench: Bench, on: Machines) -> None:
             bench.obeys("RabbitMQ away: rule added", lambda: connects(on.client, on.server, 80))
             stays(lambda: pings(on.client, on.server), "a live rule has gone")
             lab.start_queue()
-            made = asked.result()
+            with suppress(OSError):  # it may have waited for too long
+                asked.result()
         check()
-    delete("security-group-rule", made)
+    for made in api("GET", f"security-group-rules?security_group_id={on.web['id']}&protocol=tcp")[
+        "security_group_rules"
+    ]:
+        delete("security-group-rule", made)
     delete("security-group-rule", opened)
     until(lambda: not pings(on.client, on.server), "changes come through afterwards", OBEY_TIMEOUT)
 
@@ -256,8 +262,7 @@ def both_by_mistake(bench: Bench, _on: Machines) -> None:
     with lab.other_driver(bench.host, "ovsfw"):
         lab.start_agent(bench.host)
         until(lambda: "ovsfw.pid" in lab.agent_log(bench.host)[said:], "the agent says why it refuses", 60)
-        assert bench.host.agent is not None
-        bench.host.agent.wait(60)
+        until(lambda: bench.host.agent is None or bench.host.agent.poll() is not None, "the agent ends", 60)
     lab.start_agent(bench.host)
 
 
