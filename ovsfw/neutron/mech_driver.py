@@ -79,6 +79,7 @@ class OvsfwMechanismDriver(OpenvswitchMechanismDriver):  # type: ignore[misc]
             not self._waits
             or port["status"] == constants.PORT_STATUS_ACTIVE
             or port["device_owner"] in NO_PBLOCKS_TYPES
+            or not self._comes_to_the_bridge(port)
             or not self._publishing.readiness.is_known(host)
         ):
             return False
@@ -86,10 +87,17 @@ class OvsfwMechanismDriver(OpenvswitchMechanismDriver):  # type: ignore[misc]
         self._publishing.wait_for_flows(port["id"], host)
         return True
 
+    def _comes_to_the_bridge(self, port: dict[str, Any]) -> bool:
+        """Not a function of a network card that goes past Open vSwitch."""
+        kind = port.get(portbindings.VNIC_TYPE, portbindings.VNIC_NORMAL)
+        if kind == portbindings.VNIC_DIRECT:
+            return "switchdev" in (port.get(portbindings.PROFILE) or {}).get("capabilities", ())
+        return kind in self.supported_vnic_types
+
     def get_vif_details(self, context: Any, agent: Any, segment: Any) -> dict[str, Any]:  # noqa: ANN401
         """Filtered by Open vSwitch, without a hybrid bridge unless the agent of that host still needs one."""
         details: dict[str, Any] = super().get_vif_details(context, agent, segment)
-        hybrid = bool(agent["configurations"].get(portbindings.OVS_HYBRID_PLUG))
+        hybrid = bool(details.get(portbindings.OVS_HYBRID_PLUG))
         return {**details, portbindings.CAP_PORT_FILTER: True, portbindings.OVS_HYBRID_PLUG: hybrid}
 
     def _begin(self, *_args: object, **_kwargs: object) -> None:
