@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.neutron.lab import BIN, SERVER, Host, Lab, LabError, run, until
+from tests.neutron.lab import BIN, SERVER, Host, Lab, LabError, api, run, until
 
 DAEMON = "daemon"
 HOSTS_PORT, SERVERS_PORT = 6641, 6642
@@ -82,6 +82,18 @@ class PolicyLab(Lab):
         command = (str(BIN / "ovsfw-neutron-sync"), what, "--config-file", str(self.directory / "conf/neutron.conf"))
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
         return done.returncode, done.stdout + done.stderr
+
+    def start_server(self) -> None:
+        """Each of its processes answers for the core of the API before it does for all extensions."""
+        super().start_server()
+        until(lambda: all(self._has_groups() for _ in range(10)), "the API has security groups in all processes")
+
+    def _has_groups(self) -> bool:
+        try:
+            api("GET", "security-group-rules?protocol=none")
+        except (LabError, OSError):
+            return False
+        return True
 
     # --- The policy database ------------------------------------------------------------------------------------------
 
