@@ -36,6 +36,8 @@ class _ForJournal(logging.Formatter):
 def start(level: str) -> None:
     """Begin to log; under systemd (JOURNAL_STREAM in the environment) in the form of the journal."""
     handler = logging.StreamHandler(sys.stderr)
+    # A line that cannot be written (the disk is full) is lost, without a traceback in its place.
+    logging.raiseExceptions = False
     if "JOURNAL_STREAM" in os.environ:
         handler.setFormatter(_ForJournal("%(message)s"))
     else:

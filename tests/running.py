@@ -17,15 +17,16 @@ from typing import Any, TypeVar
 
 from ovsfw.lab.vswitch import PrivateSwitch
 
-PATIENCE = 30.0
+# Seconds.  On a machine that runs ten other things, Python alone starts for twenty.
+PATIENCE = 60.0
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T], what: str, patience: float = PATIENCE) -> T:
-    """Wait for something true."""
+def until(condition: Callable[[], T], what: str | Callable[[], str], patience: float = PATIENCE) -> T:
+    """Wait for something true; `what` is told when it does not become so."""
     deadline = time.monotonic() + patience
     while not (found := condition()):
-        assert time.monotonic() < deadline, what
+        assert time.monotonic() < deadline, what() if callable(what) else what
         time.sleep(0.01)
     return found
 
@@ -61,7 +62,7 @@ class Process:
         def found() -> list[str]:
             return [line for line in self.log.splitlines() if re.search(pattern, line)]
 
-        return until(look, f"not logged: {pattern}\n{self.log}")
+        return until(look, lambda: f"not logged: {pattern}\n{self.log}")
 
     def ask(self, *words: str) -> str:
         """What `ovs-appctl -t ovsfw` prints."""
@@ -82,7 +83,7 @@ class Process:
                 return found if found["healthy"] and not found["sync"]["busy"] else {}
             return {}
 
-        return until(look, f"not in sync: {self.log}")
+        return until(look, lambda: f"not in sync: {self.log}")
 
     def cpu(self) -> float:
         """Seconds of CPU that it has used."""

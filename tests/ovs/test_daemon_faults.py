@@ -51,11 +51,10 @@ def is_repaired(daemon: Process, began: int) -> bool:
 
 
 def fill(path: Path) -> None:
-    """Write until there is no room."""
-    with contextlib.suppress(OSError), path.open("wb") as file:
+    """Write empty lines until there is no room, not even in the last page of the file."""
+    with contextlib.suppress(OSError), path.open("ab", buffering=0) as file:
         while True:
-            file.write(bytes(4096))
-            file.flush()
+            file.write(b"\n" * 4096)
 
 
 def large(members: int) -> str:
@@ -201,6 +200,37 @@ def test_a_full_disk(ovs: PrivateSwitch, policy: Path, tmp_path: Path) -> None:
             assert "Traceback" not in daemon.log
     finally:
         subprocess.run(["umount", "-l", str(rundir)], check=True)
+
+
+@pytest.mark.usefixtures("bridge")
+def test_a_log_on_a_full_disk(ovs: PrivateSwitch, tmp_path: Path) -> None:
+    """What cannot be logged is lost; the bridge is kept in step, and later lines are there when there is room."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], check=True)
+    try:
+        policy, later = disk / "policy.yaml", disk / "later.yaml"
+        policy.write_text(document(1, 2))
+        # So that no room is made when it is replaced.
+        (disk / "before.yaml").hardlink_to(policy)
+        later.write_text(document(1, 2).replace("80", "81"))
+        plug(ovs, 1)
+        with running(ovs, policy) as daemon:
+            daemon.in_sync()
+            fill(disk / "fill")
+            fill(daemon.log_file)
+            began, changes = len(daemon.log), daemon.status()["sync"]["changes"]
+            later.rename(policy)
+            daemon.ask("reload")
+            until(lambda: daemon.status()["sync"]["changes"] > changes, "the change is made")
+            assert is_verified(ovs, policy)
+            assert "(policy " not in daemon.log[began:], "there was room"
+            (disk / "fill").unlink()
+            plug(ovs, 2)
+            daemon.logged(r"\(port vm2 plugged\)$")
+            assert "Logging error" not in daemon.log
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def test_fail_mode_is_warned_of_and_set_when_asked(ovs: PrivateSwitch, bridge: str, policy: Path) -> None:

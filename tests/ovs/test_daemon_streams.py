@@ -17,6 +17,7 @@ import pytest
 from ovsfw.lab import machines, topology
 from ovsfw.lab.topology import Lab
 from ovsfw.policy.document import parse
+from tests.ovs.test_daemon_outside import scrape, value
 from tests.running import PATIENCE, Process, running, until
 
 pytestmark = [pytest.mark.ovs, pytest.mark.packets]
@@ -151,6 +152,18 @@ def test_another_version_of_the_pipeline(lab: Lab, policy: Path) -> None:
         with running(lab.switch, policy) as daemon:
             assert daemon.in_sync()["sync"]["flow_mods"] == total - 1
     assert nothing_is_lost(found)
+
+
+def test_metrics_count_connections_and_drops(lab: Lab, policy: Path) -> None:
+    with running(lab.switch, policy, "--metrics", "127.0.0.1:0") as daemon:
+        daemon.in_sync()
+        port = int(daemon.logged("metrics: http://127.0.0.1:")[0].split(":")[-1].split("/")[0])
+        with streams(lab):
+            # The group of vm3 lets nothing out.
+            stranger = start(lab, "vm3", "send", "udp", "10.9.0.3", "10.9.0.2", PORT)
+            until(lambda: value(scrape(port), 'ovsfw_dropped_packets_total{reason="denied"}') > 10, "drops")
+            stranger.communicate(timeout=PATIENCE)
+            assert value(scrape(port), 'ovsfw_connections{network="4096"}') >= len(("udp", "tcp"))
 
 
 def test_a_stream_that_is_not_allowed_shows_that_loss_is_seen(lab: Lab, policy: Path) -> None:

@@ -71,8 +71,8 @@ def switch(ovs: PrivateSwitch) -> Iterator[PrivateSwitch]:
 
 
 def port(n: int, *groups: str, ip: str = "") -> Json:
-    address = {"ip_address": ip or f"10.0.0.{n}"}
-    return {"id": f"vm{n}", "mac_address": f"52:54:00:00:00:0{n}", "fixed_ips": [address], "security_groups": groups}
+    addresses = [{"ip_address": address} for address in (ip or f"10.0.0.{n}").split()]
+    return {"id": f"vm{n}", "mac_address": f"52:54:00:00:00:0{n}", "fixed_ips": addresses, "security_groups": groups}
 
 
 def document(*ports: Json, denied: str = "", **groups: Any) -> str:
@@ -115,6 +115,14 @@ CHANGES = {
     "a tier denies it": (by_prefix(BY_PREFIX), by_prefix(BY_PREFIX, denied="10.0.0.1/32")),
 }
 SPARED = {
+    "a member leaves, and a prefix accepts it": (
+        by_group(port(1, "talker", "clients"), server=BY_GROUP + BY_PREFIX),
+        by_group(port(1, "talker"), server=BY_GROUP + BY_PREFIX),
+    ),
+    "another of its addresses goes": (
+        by_group(port(1, "talker", "clients", ip="10.0.0.1 10.0.0.9")),
+        by_group(port(1, "talker", "clients")),
+    ),
     "another group has such a rule": (
         by_group(port(1, "talker", "also", "clients"), also=OUT),
         by_group(port(1, "also", "clients"), also=OUT),

@@ -76,10 +76,10 @@ class Machine:
             command = ["unshare", "--mount", "--ipc", "--uts", "--net", "bash", "-c", _BOOT, "boot", *map(str, words)]
             self._process = subprocess.Popen(command, stdout=console, stderr=console, stdin=subprocess.DEVNULL)
         try:
-            until(lambda: self._init() and self._is_up(), "no systemd")
-        except AssertionError:
+            until(lambda: self._init() and self._is_up(), self._console.read_text)
+        except BaseException:
             self.close()
-            raise AssertionError(self._console.read_text()) from None
+            raise
 
     def _init(self) -> int:
         """The pid of its process 1, as it is outside; 0 for none."""
@@ -116,11 +116,7 @@ class Machine:
 
     def until(self, condition: Callable[[], object]) -> None:
         """Wait for something true."""
-        try:
-            until(condition, "")
-        except AssertionError:
-            told = self.systemctl("status", "ovsfw").stdout, self.log, self._console.read_text()
-            raise AssertionError("\n".join(told)) from None
+        until(condition, lambda: f"{self.systemctl('status', 'ovsfw').stdout}{self.log}{self._console.read_text()}")
 
     def close(self) -> None:
         self._process.kill()
