@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 from ovsfw.lab.vswitch import PrivateSwitch
 
-# Seconds.  On a machine that runs ten other things, Python alone starts for twenty.
-PATIENCE = 60.0
+# Seconds.  On a machine that runs thirty other things, Python alone starts for a minute.
+PATIENCE = 120.0
 T = TypeVar("T")
 
 
