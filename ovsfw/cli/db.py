@@ -107,9 +107,11 @@ def run_show(args: argparse.Namespace) -> int:
     contents = asyncio.run(read(remote_of(args)))
     found = asyncio.run(status(remote_of(args)))
     hosts = {port: host.name for host in reversed(found.hosts) for port in host.ports}
+    ready = {port for host in found.hosts for port in host.ready}
     document = contents.document
     if args.format == "json":
-        print(json.dumps({"generation": contents.generation, "hosts": hosts, **document}, indent=1))
+        top = {"generation": contents.generation, "hosts": hosts, "ready": sorted(ready)}
+        print(json.dumps({**top, **document}, indent=1))
         return 0
     print(f"generation {contents.generation} of {contents.identity}")
     for name in ("tiers", "security_groups", "address_groups", "ports", "networks", "assertions"):
@@ -118,7 +120,8 @@ def run_show(args: argparse.Namespace) -> int:
         print(f"group {group['id']}: {len(group.get('rules', ()))} rules")
     for port in document["ports"]:
         groups = ", ".join(port.get("security_groups", ())) or "no groups"
-        print(f"port {port['id']} on {hosts.get(port['id'], 'no host')}: {groups}")
+        late = ", where its flows are not in yet" if port["id"] in hosts and port["id"] not in ready else ""
+        print(f"port {port['id']} on {hosts.get(port['id'], 'no host')}{late}: {groups}")
     return 0
 
 

@@ -16,12 +16,11 @@ from ovsfw.policy.model import Policy
 from ovsfw.store.client import Remote
 from ovsfw.store.server import Server
 from ovsfw.store.waiting import wait_for_hosts
-from tests.store.test_source import POLICY, host, ports_of, put, until
+from tests.store.test_source import AWAY, POLICY, host, ports_of, put, until
 
 pytestmark = pytest.mark.ovs
 # Seconds until a relay says that it has lost the database (RELAY_MAX_RECONNECTION_MS in ovsdb/relay.c).
 TOLD_AFTER = 30.0
-AWAY = "no connection to the policy database; generation"
 PAGE = Path(__file__).parents[2] / "docs" / "scale.md"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -16,13 +17,14 @@ from ovsfw.policy.writing import Document
 from ovsfw.sources.database import DatabaseSource
 from ovsfw.store import setup
 from ovsfw.store.client import Remote, connected
-from ovsfw.store.editing import edit, transact
+from ovsfw.store.editing import edit, select, transact
 from ovsfw.store.hosts import Hosts
 from ovsfw.store.server import Server
 from ovsfw.store.trust import trust
 
 pytestmark = pytest.mark.ovs
 PATIENCE = 30.0
+AWAY = "no connection to the policy database; generation"
 
 
 def port(number: int, *groups: str) -> Document:
@@ -243,6 +245,35 @@ def test_another_database_is_taken_only_when_an_operator_says_so(lonely: Server,
             await trust(remote)
             await until(lambda: not source.state().problem)
             assert ports_of(source.policy()) == {"vm1": ("web",), "vm2": ("lb",)}
+
+    asyncio.run(story())
+
+
+def test_a_database_of_another_shape_is_none(lonely: Server, tmp_path: Path) -> None:
+    """Though it says that it is the same one, and newer: no tables are not an empty policy."""
+
+    async def story() -> None:
+        remote = Remote.parse(lonely.address)
+        schema = json.loads(setup.schema_file().read_text())
+        tables = {name: schema["tables"][name] for name in ("Global", "Connection")}
+        (tmp_path / "other.ovsschema").write_text(json.dumps({**schema, "tables": tables}))
+        other = Server(tmp_path / "two")
+        other.create(tmp_path / "other.ovsschema")
+        async with host(lonely.address, "vm1") as source:
+            await put(remote, POLICY)
+            await until(source.policy)
+            async with connected(remote) as connection:
+                (answer,) = await transact(connection, [select("Global", ["identity"])])
+            await exchange(lonely, other.file.read_bytes())
+            async with connected(remote) as connection:
+                row = {"identity": answer["rows"][0]["identity"], "generation": 99}
+                await transact(connection, [{"op": "insert", "table": "Global", "row": row}])
+            known = source.policy()
+            await until(lambda: AWAY in source.state().problem)
+            # Long enough for a client that takes what it gets.
+            await asyncio.sleep(2)
+            assert AWAY in source.state().problem
+            assert source.policy() is known
 
     asyncio.run(story())
 
