@@ -6,7 +6,9 @@ The policy changes all the time; what was lost is counted.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -105,6 +107,7 @@ class Story:
         with self.cluster.pinging("web") as file:
             self.lose_the_leader()
             self.lose_the_servers("host1")
+        self.hang_the_switch("host2")
         self._count(file.read_text())
         return self.outcome
 
@@ -152,6 +155,22 @@ class Story:
         self._expect("guest", "web", is_open=False)
         self._note("mended")
 
+    def hang_the_switch(self, host: str) -> None:
+        """Its daemon hears of a change, and cannot make it; it says so, and lives."""
+        switch = self.cluster.switches[host].pid()
+        os.kill(switch, signal.SIGSTOP)
+        try:
+            self.say(f"the switch of {host} hangs, and a change is made that it should have")
+            change = partial(_with_vault, is_open=True)
+            generation = asyncio.run(edit(self.cluster.remote, change, awaited=True, timeout=_TIMEOUT)).generation
+            self.outcome.changes += 1
+            self._expect_late(host, generation)
+        finally:
+            os.kill(switch, signal.SIGCONT)
+        asyncio.run(wait_for_hosts(self.cluster.remote, generation, _TIMEOUT))
+        self._expect("client", "vault", is_open=True)
+        self._note("resumed")
+
     def _expect_late(self, host: str, generation: int) -> None:
         """Waiting for hosts must not say that a host has what it cannot have."""
         try:
@@ -159,7 +178,7 @@ class Story:
         except StoreError as error:
             if f"host {host} has generation" in str(error):
                 return
-        self.outcome.lies.append(f"{host} is cut off, and is said to have generation {generation}")
+        self.outcome.lies.append(f"{host} is said to have generation {generation}, and cannot")
 
     def _live_hosts(self) -> int:
         found = asyncio.run(status(self.cluster.remote))
