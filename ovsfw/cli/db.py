@@ -145,6 +145,7 @@ def _as_json(found: Status) -> dict[str, object]:
             "last_seen": host.last_seen,
             "alive": host.is_alive(found.now),
             "ports": list(host.ports),
+            "ready": list(host.ready),
             "version": host.version,
             "problem": host.problem,
         }

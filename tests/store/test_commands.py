@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ovsfw.cli import main
+from ovsfw.store.client import Remote, connected
+from ovsfw.store.editing import transact
 from ovsfw.store.server import Server
 
 pytestmark = pytest.mark.ovs
@@ -148,6 +152,26 @@ def test_what_is_exported_can_be_imported(db: Commands, tmp_path: Path) -> None:
     assert "port vm1 on no host: web" in db("show")
     assert json.loads(db("show", "--format", "json"))["hosts"] == {}
     assert "schema 1.1.0: nothing to do" in db("convert")
+
+
+async def report(db: Commands, **row: str) -> None:
+    """As the host h1 does."""
+    async with connected(Remote.parse(db.store)) as connection:
+        delete = {"op": "delete", "table": "Host", "where": [["name", "==", "h1"]]}
+        insert = {"op": "insert", "table": "Host", "row": {"name": "h1", "last_seen": int(time.time()), **row}}
+        await transact(connection, [delete, insert])
+
+
+def test_a_port_is_shown_with_its_host_and_whether_it_has_its_flows(db: Commands) -> None:
+    asyncio.run(report(db, ports="vm1"))
+    assert "port vm1 on h1, where its flows are not in yet: web" in db("show")
+    asyncio.run(report(db, ports="vm1", ready="vm1"))
+    assert "port vm1 on h1: web" in db("show")
+    assert json.loads(db("show", "--format", "json"))["ready"] == ["vm1"]
+    (host,) = json.loads(db("status", "--format", "json", status=2))["hosts"]  # 2: its generation is old
+    assert (host["ports"], host["ready"]) == (["vm1"], ["vm1"])
+    assert "is forgotten" in db("forget", "h1")
+    assert "nothing to do" in db("forget", "h1")
 
 
 def test_a_server_of_ones_own(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
