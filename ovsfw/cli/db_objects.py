@@ -30,8 +30,14 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
             command.add_argument("name", metavar="OWNER" if owned else "ID", help=_OWNER if owned else None)
             command.add_argument("settings", metavar="KEY=VALUE", nargs="*", help=_KEYS)
             if kind in _ORDERED:
-                command.add_argument("--place", type=int, metavar="N", help=_PLACE)
+                command.add_argument("--place", type=_place, metavar="N", help=_PLACE)
         _verb(verbs, "del", kind).add_argument("names", metavar="ID", nargs="+")
+
+
+def _place(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no place; use 0 for the first")
+    return int(text)
 
 
 def _family(commands: Any, kind: str) -> Any:  # noqa: ANN401

@@ -127,23 +127,23 @@ class Connection:
         lost = ConnectionResetError(f"{self.address}: the server closed the connection")
         try:
             while (message := await self._receive()) is not None:
-                if message.get("method") == "echo":
-                    self._send({"id": message["id"], "result": message["params"], "error": None})
-                elif "method" in message:
-                    self.on_notice(message)
-                elif message["id"] in self._answers:
-                    self._hand_out(message)
+                self._take(message)
         except OSError as error:
             lost = ConnectionResetError(f"{self.address}: {error.strerror or error}")
+        except (ValueError, KeyError):
+            lost = ConnectionResetError(f"{self.address}: what the server says is no JSON-RPC")
         finally:
             for answer in self._answers.values():
                 if not answer.done():
                     answer.set_exception(lost)
                     answer.exception()  # whoever failed to ask does not hear of it, and nobody need be told so
 
-    def _hand_out(self, message: dict[str, Any]) -> None:
-        answer = self._answers.pop(message["id"])
-        if not answer.done():  # nobody may wait for it any more
+    def _take(self, message: dict[str, Any]) -> None:
+        if message.get("method") == "echo":
+            self._send({"id": message["id"], "result": message["params"], "error": None})
+        elif "method" in message:
+            self.on_notice(message)
+        elif (answer := self._answers.pop(message["id"], None)) is not None and not answer.done():
             answer.set_result(message)
 
     async def _receive(self) -> dict[str, Any] | None:

@@ -65,15 +65,13 @@ class _Client(Idl):  # type: ignore[misc] # it has no types
 class Copy:
     """The rows of one host, read into a `Part`; lives in the loop that runs it.
 
-    `changed` is called after every batch of news, and when the connection comes or goes.  `reloads` counts how often
-    every row was read again, for a server that did not know what had been missed.
+    `changed` is called after every batch of news, and when the connection comes or goes.
     """
 
     def __init__(self, remote: Remote, changed: Callable[[], None]) -> None:
         """Connect in the background."""
         set_tls(remote.tls)
         self.part = Part(str(remote))
-        self.reloads = 0
         self._was_live = False
         self._changed = changed
         helper = SchemaHelper(schema_json=json.loads(schema_file().read_text()))
@@ -142,11 +140,10 @@ class Copy:
             self._poke.clear()
 
     def _note_return(self) -> None:
-        """Say how a lost connection was made good for."""
+        """Say how a lost connection was made good for: a row that was known and comes as new was read again."""
         created, self._idl.created = self._idl.created, set()
         if self.is_live and not self._was_live and any(self._keys.values()):
             again = any(uuid in self._keys.get(table, ()) for table, uuid in created)
-            self.reloads += again
             how = "every row was read again" if again else "what was missed was caught up"
             logger.info("%s: connected again, and %s", self.part.source, how)
         self._was_live = self.is_live

@@ -98,8 +98,8 @@ def rule_added(document: Document, owner: str, settings: Mapping[str, Any], plac
     for collection in _WITH_RULES:
         for found in document[collection]:
             if _id(found) == owner:
-                rules = [*found.get("rules", ()), dict(settings)]
-                rules = rules if place is None else [*rules[:place], rules[-1], *rules[place:-1]]
+                rules = list(found.get("rules", ()))
+                rules.insert(len(rules) if place is None else place, dict(settings))
                 return _with_rules(document, collection, owner, rules)
     raise ConfigError(f"there is no group or tier {owner}")
 

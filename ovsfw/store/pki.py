@@ -40,8 +40,8 @@ class Authority:
 
     @property
     def exists(self) -> bool:
-        """Whether it can sign."""
-        return all(path.exists() for path in self.files(_CA))
+        """Whether there is an authority, whole or not."""
+        return any(path.exists() for path in self.files(_CA))
 
     def files(self, name: str) -> tuple[Path, Path]:
         """The key and the certificate of a name, whether they are there or not."""
@@ -49,11 +49,6 @@ class Authority:
 
     def create(self) -> None:
         """Make the authority.  Raises StoreError."""
-        try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            (self.directory / "openssl.cnf").write_text(_CONFIG)
-        except OSError as error:
-            raise StoreError(f"{self.directory}: {error.strerror}") from None
         key, certificate = self.files(_CA)
         output = ("-keyout", str(key), "-out", str(certificate))
         days = ("-days", str(CA_DAYS))
@@ -78,10 +73,13 @@ class Authority:
         return True
 
     def _openssl(self, command: str, *words: str) -> None:
+        config = self.directory / "openssl.cnf"
         option = "-config" if command == "req" else "-extfile"
         try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            config.write_text(_CONFIG)
             done = subprocess.run(  # noqa: S603 - names are checked
-                ["openssl", command, option, str(self.directory / "openssl.cnf"), *words],  # noqa: S607 - as PATH has it
+                ["openssl", command, option, str(config), *words],  # noqa: S607 - as PATH has it
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -91,5 +89,9 @@ class Authority:
             )
         except FileNotFoundError:
             raise StoreError("openssl not found: install it (apt-get install openssl)") from None
+        except OSError as error:
+            raise StoreError(f"{self.directory}: {error.strerror}") from None
+        except subprocess.TimeoutExpired:
+            raise StoreError(f"openssl {command}: not done within {_COMMAND_TIMEOUT:.0f} s") from None
         if done.returncode:
             raise StoreError(f"openssl {command}: {done.stderr.strip()}")

@@ -80,7 +80,7 @@ def test_tiers_networks_and_assertions_come_change_and_go(db: Commands) -> None:
     db("tier", "add", "top", "applies_to=web", "--place", "0")
     db("rule", "add", "top", "id=r2", "direction=ingress", "action=allow", "protocol=tcp")
     db("rule", "add", "top", "id=r3", "direction=egress", "action=deny", "--place", "0")
-    db("rule", "set", "r2", "action=reject", "protocol=null")
+    db("rule", "set", "r2", "action=reject", "protocol=null", "--place", "99")
     db("network", "add", "net", "dhcp_servers=10.9.0.2,10.9.0.3", "connection_limit=5")
     db("network", "add", "", "routers=fe80::1")
     db("network", "set", "net", "connection_limit=null")

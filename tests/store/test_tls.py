@@ -177,6 +177,11 @@ def test_an_authority_makes_what_is_missing_and_no_more(tmp_path: Path, capsys: 
     certificate = ("x509", "-noout", "-subject", "-nameopt", "RFC2253", "-in", str(tmp_path / "pki" / "h2.crt"))
     subject = subprocess.run(["openssl", *certificate], capture_output=True, text=True, check=True).stdout
     assert subject.strip() == "subject=CN=h2", "exactly the name, for the database compares it"
+    certificate_of_ca = tmp_path / "pki" / "ca.crt"
+    certificate_of_ca.unlink()
+    assert main([*command, "h3"]) == 1, "half an authority is not made anew: its key may be needed"
+    assert (tmp_path / "pki" / "ca.key").read_bytes() == before[tmp_path / "pki" / "ca.key"]
+    capsys.readouterr()
     for name in ("ca", "../h3", "h 3", "-x", "x" * 65):
         assert main([*command, "--", name]) == 1
         assert "is no name for a certificate" in capsys.readouterr().err
