@@ -30,8 +30,8 @@ ip link set lo up
 cd "$1"
 exec bash --noprofile --norc
 """
-# Times and rates differ from run to run.
-_CHANGING = ((re.compile(r"\d+(\.\d+)? (ms|s)\b"), "N s"),)
+# Times differ from run to run, and how many flows a whole policy takes with every change of the pipeline.
+_CHANGING = ((re.compile(r"\d+(\.\d+)? (ms|s)\b"), "N s"), (re.compile(r"\+\d{3,}"), "+NNN"))
 # Counters and ages do, and with them the widths of columns.
 _COUNTED = ((re.compile(r"\d+ (ms|s|min|h)\b"), "N s"), (re.compile(r"\d+"), "N"), (re.compile(r" {2,}"), "  "))
 
