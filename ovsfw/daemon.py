@@ -17,15 +17,18 @@ from functools import partial
 from pathlib import Path
 
 from ovsfw import __version__, logs
+from ovsfw.apply import rundir_of
 from ovsfw.compiler.pipeline import TABLE_NAMES
 from ovsfw.control import Control
+from ovsfw.crowding import BUDGET, Crowding
 from ovsfw.explain.journal import Lines
 from ovsfw.notify import Notifier
 from ovsfw.openflow.text import format_flow
 from ovsfw.pidfile import PidFile
 from ovsfw.sources.source import Source
-from ovsfw.status import Status, render, status
+from ovsfw.status import Status, of_datapath, render, status
 from ovsfw.supervisor import Supervisor
+from ovsfw.switch.rundir import management_socket
 from ovsfw.sync import AUDIT_EVERY, Place, Sync
 
 logger = logging.getLogger(__name__)
@@ -38,7 +41,8 @@ class Options:
     `rundir` is where its pid file and control socket are; `source_name` is what the policy's source is called;
     `audit_every` is in seconds; `set_fail_mode` lets it set the bridge's fail_mode to secure;
     `metrics` is where it tells of its health over HTTP, ADDR:PORT, empty for nowhere; `decisions` is the file that
-    decisions are logged to, - for standard output, empty for none.
+    decisions are logged to, - for standard output, empty for none; `mask_budget` is how many masks the datapath may
+    have without an alarm.
     """
 
     place: Place
@@ -48,6 +52,7 @@ class Options:
     set_fail_mode: bool = False
     metrics: str = ""
     decisions: str = ""
+    mask_budget: int = BUDGET
 
 
 class Daemon:
@@ -63,6 +68,9 @@ class Daemon:
         self.supervisor.add("sync", self.sync.run)
         self.supervisor.add("control", self._serve)
         self.supervisor.add("answers", self.sync.answering.run)
+        path = management_socket(options.place.bridge, rundir_of(options.place.db))
+        self.crowding = Crowding(path, options.mask_budget)
+        self.supervisor.add("masks", self.crowding.run)
         if options.place.records_drops:
             self.supervisor.add("drops", self.sync.watch.run)
             self.control.register("drops", "[PORT]", 0, 1, self.sync.watch.tell)
@@ -122,7 +130,8 @@ class Daemon:
 
     def status(self) -> Status:
         """Everything there is to know."""
-        return status(self.sync, self.source.state(), self.options.source_name, self.supervisor.states)
+        found = status(self.sync, self.source.state(), self.options.source_name, self.supervisor.states)
+        return {**found, "datapath": of_datapath(self.crowding)}
 
     def _metrics(self) -> Callable[[], Awaitable[None]]:
         """The task that answers scrapes.  Raises ConfigError when it cannot be."""

@@ -100,6 +100,7 @@ class Health(Collector):
         yield self._steps()
         yield _by("gauge", "ovsfw_flows", "Flows of ovsfw on the switch", "table", found["flows"]["tables"])
         yield _by("counter", "ovsfw_dropped_packets", "Packets that were dropped", "reason", self._asked.drops)
+        yield from _datapath(found["datapath"])
         by_network = {str(network): count for network, count in self._asked.connections.items()}
         yield _by("gauge", "ovsfw_connections", "Connections in conntrack", "network", by_network)
 
@@ -147,6 +148,14 @@ class Health(Collector):
             buckets.append((limit, float(below)))
         text = "From having all that is needed to the commit's answer, of steps that changed something"
         return HistogramMetricFamily("ovsfw_step_seconds", text, buckets=buckets, sum_value=record.latency_sum)
+
+
+def _datapath(found: Status) -> Iterator[Metric]:
+    """Nothing while the switch cannot be asked."""
+    if found["masks"] is not None:
+        yield GaugeMetricFamily("ovsfw_megaflows", "Flows in the datapath's cache", found["megaflows"])
+        yield GaugeMetricFamily("ovsfw_masks", "Masks that a packet is compared with, at the most", found["masks"])
+        yield GaugeMetricFamily("ovsfw_masks_budget", "How many of them are no alarm", found["budget"])
 
 
 def _by(kind: str, name: str, text: str, label: str, values: Mapping[str, int]) -> Metric:

@@ -12,6 +12,7 @@ from typing import Any
 from ovsfw import __version__
 from ovsfw.compiler import Bindings
 from ovsfw.compiler.pipeline import TABLE_NAMES
+from ovsfw.crowding import Crowding
 from ovsfw.openflow.flow import FlowSet
 from ovsfw.policy.model import Policy
 from ovsfw.record import Record
@@ -72,6 +73,12 @@ def _of_flows(flows: FlowSet) -> Status:
     return {"total": len(flows), "tables": {TABLE_NAMES.get(n, str(n)): tables[n] for n in sorted(tables)}}
 
 
+def of_datapath(crowding: Crowding) -> Status:
+    """What the datapath has cached, as it was seen last; masks are counted at the most."""
+    flows, masks = crowding.seen or (None, None)
+    return {"megaflows": flows, "masks": masks, "budget": crowding.budget, "warning": crowding.warning}
+
+
 def render(found: Status, now: float | None = None) -> str:
     """The text of a status, most important first."""
     return "".join(f"{line}\n" for line in _lines(found, time.time() if now is None else now))
@@ -94,7 +101,7 @@ def _lines(found: Status, now: float) -> Iterator[str]:
         yield f"  plugged but not in the policy, so pass nothing: {_some(ports['unknown'])}"
     yield f"flows: {found['flows']['total']}, {_seen(sync, now)}"
     yield from _counts(sync, now)
-    yield from (f"warning: {warning}" for warning in sync["warnings"])
+    yield from (f"warning: {warning}" for warning in (*sync["warnings"], found["datapath"]["warning"]) if warning)
     for name, task in found["tasks"].items():
         if task["failures"]:
             yield f"task {name}: failed {task['failures']} times, {_ago('last', task['when'], now)}: {task['problem']}"

@@ -104,4 +104,5 @@ def _summary(found: Stats) -> dict[str, int]:
         "flows": found.flows,
         "budget": found.budget,
         "endpoints_x_masks": found.multiplied,
+        "masks_one_sender": found.masks,
     }

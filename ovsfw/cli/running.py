@@ -13,6 +13,7 @@ from ovsfw import logs
 from ovsfw.apply import rundir_of
 from ovsfw.cli.options import add_bridge, add_format, add_rundir, add_tls, tls_of
 from ovsfw.compiler import NEUTRON, STANDALONE
+from ovsfw.crowding import BUDGET
 from ovsfw.daemon import Daemon, Options
 from ovsfw.errors import SwitchError
 from ovsfw.sources.database import DatabaseSource
@@ -83,6 +84,14 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
         metavar="ADDR:PORT",
         help="tell Prometheus how it is at http://ADDR:PORT/metrics; a port alone is one of the loopback address",
     )
+    command.add_argument(
+        "--mask-budget",
+        type=_count,
+        default=BUDGET,
+        metavar="N",
+        help="warn when the datapath has more masks than this: it is slow then, and somebody may have made it so "
+        "(default: %(default)d)",
+    )
     command.add_argument("--log-level", choices=logs.LEVELS, default="info", help="default: info")
     command.set_defaults(run=run_daemon)
     about = "how the running daemon is.  Exit 0 in sync, 2 it runs but is not, 1 it does not run"
@@ -100,6 +109,13 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return count
+
+
 def run_daemon(args: argparse.Namespace) -> int:
     """Run until stopped."""
     logs.start(args.log_level)
@@ -113,6 +129,7 @@ def run_daemon(args: argparse.Namespace) -> int:
         set_fail_mode=args.set_fail_mode,
         metrics=args.metrics,
         decisions=args.log_decisions,
+        mask_budget=args.mask_budget,
     )
 
     async def run() -> None:

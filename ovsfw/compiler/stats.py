@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ovsfw.compiler import Program
 from ovsfw.compiler.bindings import Bindings
-from ovsfw.compiler.groups import services
+from ovsfw.compiler.groups import RULE_TABLE, services
 from ovsfw.compiler.ids import remote_name
 from ovsfw.compiler.pipeline import TABLE_NAMES
-from ovsfw.compiler.remotes import Members, Sets, referenced
+from ovsfw.compiler.remotes import Members, Place, Sets, referenced
 from ovsfw.compiler.standing import standing_flows
-from ovsfw.policy.model import Policy, SecurityGroup, Tier
+from ovsfw.policy.addresses import Prefix
+from ovsfw.policy.model import Policy, Rule, SecurityGroup, Tier
 from ovsfw.policy.tiers import tiers_of
+
+# What packets of every kind come to without any rules; tests/ovs/test_masks.py tries.
+STANDING_MASKS = 64
+PORT_BITS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +27,8 @@ class Stats:
     """What a program is made of.
 
     `rule_masks` counts, over the groups and tiers of endpoints here, one for each port mask of each rule; `addresses`,
-    for each direction and IP version, the distinct addresses of the remote sets that those rules refer to.
+    for each direction and IP version, the distinct addresses of the remote sets that those rules refer to.  `masks` is
+    how many masks one sender can make the datapath cache.
     """
 
     endpoints: int
@@ -30,6 +37,7 @@ class Stats:
     standing: int
     flows: int
     by_table: dict[str, int]
+    masks: int
 
     @property
     def budget(self) -> int:
@@ -50,17 +58,33 @@ def stats(policy: Policy, bindings: Bindings, program: Program) -> Stats:
     owners: list[SecurityGroup | Tier] = [*groups, *tiers_of(policy, here)]
     needed = referenced(owners)
     buckets = [bucket for page in Members().follow(policy) for bucket in page]
-    addresses = 0
-    for (_, family), remotes in needed.items():
+    members: dict[Place, list[Prefix]] = {}
+    for place, remotes in needed.items():
         wanted = Sets({remote_name(remote): 0 for remote in remotes})
-        of_family = (found for bucket in buckets for prefix, found in bucket.items() if prefix.family is family)
-        addresses += sum(1 for found in of_family if wanted.of(found))
+        found = (item for bucket in buckets for item in bucket.items() if item[0].family is place[1])
+        members[place] = [prefix for prefix, its_owners in found if wanted.of(its_owners)]
+    rules = [rule for owner in owners for rule in owner.rules]
     by_table = Counter(TABLE_NAMES[key[0]] for key in program.flows)
     return Stats(
         endpoints=len(here),
-        rule_masks=sum(1 for owner in owners for rule in owner.rules for _ in services(rule)),
-        addresses=addresses,
+        rule_masks=sum(1 for rule in rules for _ in services(rule)),
+        addresses=sum(map(len, members.values())),
         standing=sum(1 for _ in standing_flows()),
         flows=len(program.flows),
         by_table={name: by_table[name] for name in TABLE_NAMES.values() if by_table[name]},
+        masks=STANDING_MASKS + sum(_masks(place, rules, members.get(place, ())) for place in RULE_TABLE),
     )
+
+
+def _masks(place: Place, rules: Iterable[Rule], members: Iterable[Prefix]) -> int:
+    """How many different masks look-ups in the rules of one direction and IP version can come to.
+
+    An address is compared as far as it takes to tell it from all that rules name, and so is a port: each can be as many
+    lengths as it has bits (lib/classifier.c, trie_lookup()).  Without rules that name any, neither counts.
+    """
+    here = [rule for rule in rules if (rule.direction, rule.family) == place]
+    lengths = [prefix.length for prefix in members]
+    lengths += [rule.remote.length for rule in here if isinstance(rule.remote, Prefix)]
+    kinds = {(rule.protocol, rule.ports is not None, rule.source_ports is not None) for rule in here}
+    by_kind = ((1 + PORT_BITS * to_port) * (1 + PORT_BITS * from_port) for _, to_port, from_port in kinds)
+    return (1 + max(lengths, default=0)) * (1 + sum(by_kind))

@@ -23,9 +23,9 @@ async def read(bridge: Path) -> dict[int, int]:
     A datapath that knows no limits has none.  Raises SwitchError.
     """
     control = control_socket(rundir=bridge.parent)
-    datapath = await _datapath(control, bridge.stem)
+    where = await datapath(control, bridge.stem)
     try:
-        text = await unixctl(control, "dpctl/ct-get-limits", datapath)
+        text = await unixctl(control, "dpctl/ct-get-limits", where)
     except SwitchError as error:
         if "not supported" in str(error):
             return {}
@@ -36,21 +36,24 @@ async def read(bridge: Path) -> dict[int, int]:
 async def write(bridge: Path, wanted: Mapping[int, int | None]) -> None:
     """Set limits, or lift them (None).  Raises SwitchError."""
     control = control_socket(rundir=bridge.parent)
-    datapath = await _datapath(control, bridge.stem)
+    where = await datapath(control, bridge.stem)
     limits = [f"zone={zone},limit={limit}" for zone, limit in wanted.items() if limit is not None]
     lifted = [str(zone) for zone, limit in wanted.items() if limit is None]
     if limits:
-        await unixctl(control, "dpctl/ct-set-limits", datapath, *limits)
+        await unixctl(control, "dpctl/ct-set-limits", where, *limits)
     if lifted:
-        await unixctl(control, "dpctl/ct-del-limits", datapath, f"zone={','.join(lifted)}")
+        await unixctl(control, "dpctl/ct-del-limits", where, f"zone={','.join(lifted)}")
 
 
-async def _datapath(control: Path, bridge: str) -> str:
-    """The datapath that a bridge is in, like `system@ovs-system`."""
-    datapath = ""
+async def datapath(control: Path, bridge: str) -> str:
+    """The datapath that a bridge is in, like `system@ovs-system`; `control` is ovs-vswitchd's socket.
+
+    Raises SwitchError.
+    """
+    name = ""
     for line in (await unixctl(control, "dpif/show")).splitlines():
         if not line.startswith(" "):
-            datapath = line.partition(":")[0]
+            name = line.partition(":")[0]
         elif line.strip() == f"{bridge}:":
-            return datapath
+            return name
     raise SwitchError(f"{control}: no datapath has the bridge {bridge}")
