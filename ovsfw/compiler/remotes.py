@@ -7,10 +7,10 @@ priority there can be only one flow with its match.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import compress
+from itertools import compress, count
 from operator import is_not
 from typing import TypeVar
 
@@ -71,19 +71,24 @@ class Members:
 
     def __init__(self) -> None:
         """Start empty."""
-        self._ports: Mapping[str, Port] = {}
-        self._address_groups: Mapping[str, AddressGroup] = {}
+        self._followed = Policy()
+        self._ports: list[Port] = []
+        self._address_groups: list[AddressGroup] = []
         self._buckets: list[dict[Prefix, tuple[Names, ...]]] = [{} for _ in range(PAGES * BUCKETS)]
         self._pages: list[Page] = [self._page(page) for page in range(PAGES)]
 
     def follow(self, policy: Policy) -> tuple[Page, ...]:
         """All addresses of a policy.  A page or bucket that is the same as last time is the very same object."""
         fresh: set[int] = set()
-        for port_before, port in _differences(self._ports, policy.ports):
-            self._replace(fresh, _of_port(port_before), _of_port(port))
-        for group_before, group in _differences(self._address_groups, policy.address_groups):
-            self._replace(fresh, _of_address_group(group_before), _of_address_group(group))
-        self._ports, self._address_groups = policy.ports, policy.address_groups
+        if policy.ports is not self._followed.ports:
+            before, self._ports = self._ports, [*policy.ports.values()]
+            for port_before, port in _differences(before, self._ports):
+                self._replace(fresh, _of_port(port_before), _of_port(port))
+        if policy.address_groups is not self._followed.address_groups:
+            groups, self._address_groups = self._address_groups, [*policy.address_groups.values()]
+            for group_before, group in _differences(groups, self._address_groups):
+                self._replace(fresh, _of_address_group(group_before), _of_address_group(group))
+        self._followed = policy
         for page in {number // BUCKETS for number in fresh}:
             self._pages[page] = self._page(page)
         return tuple(self._pages)
@@ -117,17 +122,20 @@ class Members:
         return self._buckets[number]
 
 
-def _differences(
-    before: Mapping[str, _Owner], after: Mapping[str, _Owner]
-) -> list[tuple[_Owner | None, _Owner | None]]:
-    """What is not the same object, nor equal."""
-    if before is after:
-        return []
-    # There may be ten thousand, and nearly always one that differs: no step of this loop is Python's.
-    differing = compress(after, map(is_not, map(before.get, after), after.values()))
-    pairs: list[tuple[_Owner | None, _Owner | None]] = [(before.get(name), after[name]) for name in differing]
-    pairs += [(before[name], None) for name in before.keys() - after.keys()]
-    return [pair for pair in pairs if pair[0] != pair[1]]
+def _differences(before: Sequence[_Owner], after: Sequence[_Owner]) -> list[tuple[_Owner | None, _Owner | None]]:
+    """What is not the same object, nor equal.
+
+    There may be ten thousand, and nearly always one that differs: what stands before and behind it is only looked at by
+    steps that are not Python's.
+    """
+    most = min(len(before), len(after))
+    start = next(compress(count(), map(is_not, before, after)), most)
+    behind = min(next(compress(count(), map(is_not, reversed(before), reversed(after))), most), most - start)
+    old = {owner.id: owner for owner in before[start : len(before) - behind]}
+    new = {owner.id: owner for owner in after[start : len(after) - behind]}
+    pairs: list[tuple[_Owner | None, _Owner | None]] = [(old.get(name), owner) for name, owner in new.items()]
+    pairs += [(owner, None) for name, owner in old.items() if name not in new]
+    return [pair for pair in pairs if pair[0] is not pair[1] and pair[0] != pair[1]]
 
 
 def _of_port(port: Port | None) -> tuple[Names, set[Prefix]]:

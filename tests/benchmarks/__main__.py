@@ -16,7 +16,7 @@ from pathlib import Path
 from ovsfw import __version__
 from ovsfw.cli import collect_less
 from ovsfw.lab.vswitch import PrivateSwitch
-from tests.benchmarks import daemon, datapath, sync, updates
+from tests.benchmarks import daemon, datapath, growth, sync, updates
 from tests.benchmarks.world import Row
 
 PAGE = Path("docs/performance.md")
@@ -26,6 +26,7 @@ PARTS: dict[str, Callable[[PrivateSwitch, int], AsyncIterator[Row]]] = {
     "updates": updates.rows,
     "daemon": daemon.rows,
     "datapath": datapath.rows,
+    "growth": growth.rows,
 }
 
 

@@ -112,7 +112,7 @@ def _report(drivers: Sequence[str], names: list[str], results: dict[tuple[str, s
 
 
 def _run_one(name: str, driver: str) -> int:
-    _start_open_vswitch()
+    start_open_vswitch()
     os.environ.update({"OS_SUDO_TESTING": "1", "OS_ROOTWRAP_CMD": "timeout --foreground 0"})
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     module = _module()
@@ -126,7 +126,7 @@ def _run_one(name: str, driver: str) -> int:
     os._exit(1 if not result.wasSuccessful() else 5 if result.skipped else 0)
 
 
-def _start_open_vswitch() -> None:
+def start_open_vswitch() -> None:
     """On its default sockets, which nobody outside sees."""
     run = functools.partial(subprocess.run, check=True)
     run(["mount", "-t", "tmpfs", "tmpfs", "/run"])
