@@ -207,6 +207,12 @@ class Cluster:
         plug = ("set", "Interface", machine.name, f"external_ids:iface-id={machine.name}")
         switch.vsctl("add-port", BRIDGE, machine.name, "--", *plug)
 
+    def status(self, host: str) -> str:
+        """What `ovsfw status` says on a host."""
+        command = ["ip", "netns", "exec", self.space(host), sys.executable, "-m", "ovsfw", "status"]
+        environment = self.switches[host].environment
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stdout
+
     def _start_daemon(self, host: str, switch: PrivateSwitch) -> None:
         """It ends with its namespace."""
         words = ["run", "--policy", str(self.remote_of(host)), "--host", host, "--db", switch.db]

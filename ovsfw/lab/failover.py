@@ -148,6 +148,8 @@ class Story:
         self.cluster.wait(lambda: AWAY in self.cluster.log(host)[heard:], f"{host} notices")
         self.say(f"it has noticed after {time.monotonic() - began:.0f} s; its traffic keeps the policy that it knows")
         self._expect("guest", "web", is_open=True)
+        if not re.search(rf"problem for \d+ s: .*{AWAY}; generation \d+ stands", self.cluster.status(host)):
+            self.outcome.lies.append(f"{host} is cut off, and its status does not say for how long")
         self.cluster.mend(host)
         began = time.monotonic()
         asyncio.run(wait_for_hosts(self.cluster.remote, generation, _TIMEOUT))
