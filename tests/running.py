@@ -73,6 +73,10 @@ class Process:
         found: dict[str, Any] = json.loads(self.ask("status", "json"))
         return found
 
+    def connects(self) -> int:
+        """How often it has connected to the switch."""
+        return int(self.status()["sync"]["connects"])
+
     def in_sync(self) -> dict[str, Any]:
         """Wait until it is well."""
 

@@ -18,7 +18,7 @@ from ovsfw.lab.topology import Lab
 from tests.ovs.streams import Stream, datagrams, inside
 from tests.ovs.test_daemon import is_verified
 from tests.ovs.test_daemon_streams import lab, policy
-from tests.running import Process, running, until
+from tests.running import running, until
 
 pytestmark = [pytest.mark.ovs, pytest.mark.packets]
 __all__ = ["lab", "policy"]
@@ -95,21 +95,16 @@ def attacked(lab: Lab) -> Iterator[tuple[Attack, Stream]]:
         yield attack, allowed
 
 
-def connects(daemon: Process) -> int:
-    """How often it has connected to the switch."""
-    return int(daemon.status()["sync"]["connects"])
-
-
 def test_nothing_leaks_while_the_daemon_runs(lab: Lab, policy: Path) -> None:
     """Three times: how far the switch has come when the daemon speaks to it differs."""
     with running(lab.switch, policy) as daemon:
         daemon.in_sync()
         with attacked(lab) as (attack, allowed):
             for _ in range(3):
-                before = connects(daemon)
+                before = daemon.connects()
                 lab.switch.kill_vswitchd()
                 lab.switch.start_vswitchd()
-                until(lambda: connects(daemon) > before, daemon.log)  # noqa: B023 - it is done when this returns
+                until(lambda: daemon.connects() > before, daemon.log)  # noqa: B023 - it is done when this returns
                 daemon.in_sync()
                 assert allowed.goes_on()
                 attack.go_on()

@@ -82,9 +82,10 @@ class Soak:
         self.lab.switch.ofctl("show", "br-int")
 
     def crash_switch(self) -> None:
+        before = self.daemon.connects()
         self.lab.switch.kill_vswitchd()
         self.lab.switch.start_vswitchd()
-        self.daemon.ask("reconcile")
+        until(lambda: self.daemon.connects() > before, "it has not connected again")
 
     def restart(self) -> None:
         self.daemon.end(self.dice.choice((signal.SIGTERM, signal.SIGKILL)))

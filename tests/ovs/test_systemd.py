@@ -73,7 +73,8 @@ class Machine:
         packages = Path(ovs_package.__file__).parent.parent
         words = [self.root, ovs.rundir, self._cgroup, sys.base_prefix, packages, ROOT]
         with self._console.open("wb") as console:
-            command = ["unshare", "--mount", "--ipc", "--uts", "--net", "bash", "-c", _BOOT, "boot", *map(str, words)]
+            command = ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--ipc", "--uts", "--net"]
+            command += ["bash", "-c", _BOOT, "boot", *map(str, words)]
             self._process = subprocess.Popen(command, stdout=console, stderr=console, stdin=subprocess.DEVNULL)
         try:
             until(lambda: self._init() and self._is_up(), self._console.read_text)
@@ -161,9 +162,8 @@ def machine(root: Path, ovs: PrivateSwitch) -> Iterator[Machine]:
         (copy / name).write_text(text)
     (copy / "usr/bin/ovsfw").chmod(0o755)
     shutil.copy(ROOT / "share/ovsfw.service", copy / _UNIT)
-    with (copy / "etc/passwd").open("a") as users, (copy / "etc/group").open("a") as groups:
-        users.write(f"openvswitch:x:{USER}:{USER}::/nonexistent:/usr/sbin/nologin\n")
-        groups.write(f"openvswitch:x:{USER}:\n")
+    (copy / "etc/passwd").write_text(f"openvswitch:x:{USER}:{USER}::/nonexistent:/usr/sbin/nologin\n")
+    (copy / "etc/group").write_text(f"openvswitch:x:{USER}:\n")
     (copy / "etc/ovsfw").mkdir(exist_ok=True)
     plug(ovs, 1)
     ovs.rundir.chmod(0o755)
