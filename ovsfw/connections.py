@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property, lru_cache
 from ipaddress import ip_address
@@ -20,7 +20,7 @@ from ovsfw.compiler.bindings import Bindings
 from ovsfw.compiler.endpoints import network_of, remembered
 from ovsfw.compiler.identity import part
 from ovsfw.compiler.ids import hint_numbers
-from ovsfw.openflow.tracked import Tracked
+from ovsfw.openflow.tracked import Tracked, Tuple
 from ovsfw.policy.addresses import Family, Prefix
 from ovsfw.policy.model import Policy, Port
 from ovsfw.policy.verdict import ICMP, ICMPV6, Connection, Judgement, Verdict, owns, verdict
@@ -36,7 +36,7 @@ class Fate(Enum):
     BLOCKED = "denied, and blocked"
     CUT = "no longer allowed: it is cut"
     REVIVE = "allowed again: it lives on"
-    FORGET = "it remembers an endpoint whose address is now another's: it is judged anew"
+    FORGET = "what it remembers is no longer so: it is judged anew"
     ADOPT = "allowed, and let in by another filter: it is taken over"
     FOREIGN = "not understood, and left alone"
 
@@ -137,13 +137,19 @@ class Judge:
 
     def judge(self, entry: Tracked) -> Judged:
         """What must happen to an entry."""
-        if not entry.plain or entry.is_derived or entry.mark == p.BLOCKED or entry.zone not in self.zones:
+        # What is the data of another connection names the ends of that one.
+        told = entry.control if entry.is_derived else entry.key
+        if told is None or not entry.plain or entry.zone not in self.zones or (entry.is_derived and not entry.mark):
             return Judged(entry, Fate.FOREIGN)
-        source, destination = address(entry.key.source), address(entry.key.destination)
+        if entry.mark == p.BLOCKED:
+            return self._barred(entry)
+        source, destination = address(told.source), address(told.destination)
         if not entry.mark:
             return self._unmarked(entry, source, destination)
         sender, receiver = self._sender(entry, source), self._receiver(entry, destination)
-        connection = _connection(entry, sender.port_id, receiver.port_id)
+        connection = _connection(told, sender.port_id, receiver.port_id)
+        if told is not entry.key:
+            connection = _data(entry.key, connection)
         said = self._verdict(connection)
         stale = sender.stale or receiver.stale
         return Judged(entry, _fate(entry, allowed=said.allowed, stale=stale), connection, said)
@@ -154,7 +160,7 @@ class Judge:
         Whose it is is told by its addresses; the entry comes back as it should be.
         """
         sender, receiver = _Side(self._owner(entry.zone, source)), _Side(self._owner(entry.zone, destination))
-        connection = _connection(entry, sender.port_id, receiver.port_id)
+        connection = _connection(entry.key, sender.port_id, receiver.port_id)
         said = self._verdict(connection)
         if not said.allowed or not (sender.port_id or receiver.port_id):
             return Judged(entry, Fate.FOREIGN)
@@ -170,13 +176,29 @@ class Judge:
         """Of the rule that speaks first; 0 where none is needed."""
         return self._hints[judgement.rules[0].id] if judgement.rules else 0
 
+    def _barred(self, entry: Tracked) -> Judged:
+        """What stands for a connection that was cut and forgotten, its answer first (see `compiler.remark`)."""
+        key = entry.key
+        source, destination = address(key.destination), address(key.source)
+        ends = (self._owner(entry.zone, end) for end in (source, destination))
+        sender, receiver = (_Side(end).port_id for end in ends)
+        first = key._replace(
+            source=key.destination,
+            destination=key.source,
+            source_port=key.destination_port,
+            destination_port=key.source_port,
+        )
+        connection = _connection(first, sender, receiver)
+        said = self._verdict(connection)
+        return Judged(entry, Fate.FORGET if said.allowed else Fate.BLOCKED, connection, said)
+
     def all(self, entries: Iterable[Tracked]) -> Iterator[Judged]:
         """Each of them, in their order, with nothing but its fate: there may be a hundred thousand."""
         fates = self._fates
         for entry in entries:
             key = entry.key
             client = key.source_port if self._knows_clients else min(key.source_port, _WELL_KNOWN)
-            alike = (entry.mark, entry.zone, entry.plain, entry.is_derived, client, key[:3], key[4:])
+            alike = (entry.mark, entry.zone, entry.plain, entry.is_derived, entry.control, client, key[:3], key[4:])
             fate = fates.get(alike)
             if fate is None:
                 fate = fates[alike] = self.judge(entry).fate
@@ -217,7 +239,7 @@ class Judge:
         client = connection.source_port if self._knows_clients else min(connection.source_port, _WELL_KNOWN)
         key = (
             connection.sender, connection.receiver, connection.source, connection.destination, connection.protocol,
-            client, connection.destination_port, connection.icmp_type, connection.icmp_code,
+            client, connection.destination_port, connection.icmp_type, connection.icmp_code, connection.control,
         )  # fmt: skip
         known = self._known.get(key)
         if known is None:
@@ -243,8 +265,14 @@ def address(text: str) -> Prefix:
     return Prefix(family, int(found), family.bits)
 
 
-def _connection(entry: Tracked, sender: str | None, receiver: str | None) -> Connection:
-    key = entry.key
+def _data(key: Tuple, control: Connection) -> Connection:
+    """A data connection is between the ends of its control connection, and either may have begun it."""
+    ends = {control.source: control.sender, control.destination: control.receiver}
+    data = _connection(key, ends.get(address(key.source)), ends.get(address(key.destination)))
+    return replace(data, control=control)
+
+
+def _connection(key: Tuple, sender: str | None, receiver: str | None) -> Connection:
     icmp = key.protocol in (ICMP, ICMPV6)
     return Connection(
         sender=sender,

@@ -217,6 +217,10 @@ class Settling:
     async def _do(self, found: Due) -> None:
         await self._switch.take_over(found.adopt)
         await self._switch.remark(found.cut, blocked=True)
+        if helped := [entry for entry in found.cut if entry.is_helped]:
+            # Then nothing that was agreed in it is expected any longer (see `compiler.remark`).
+            await self._switch.forget_connections(helped)
+            await self._switch.remark(helped, blocked=True)
         await self._switch.remark(found.revive, blocked=False)
         await self._switch.forget_connections(found.forget)
         self.totals = self.totals.plus(found)

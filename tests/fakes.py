@@ -87,7 +87,8 @@ class FakeSwitch:
 
     async def forget_connections(self, entries: Collection[Tracked]) -> None:
         """As a real one: ICMP stays."""
-        self.tracked = [entry for entry in self.tracked if entry not in entries or entry.key.protocol in (1, 58)]
+        gone = {(entry.key, entry.zone) for entry in entries if entry.key.protocol not in (1, 58)}
+        self.tracked = [entry for entry in self.tracked if (entry.key, entry.zone) not in gone]
         if entries:
             self.log.append(f"forget {len(entries)} connections")
 

@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 from ovsfw.compiler import Binding, Bindings
 from ovsfw.compiler.bindings import Uplink
 from ovsfw.policy.addresses import Family, Prefix
+from ovsfw.policy.helpers import unfit
 from ovsfw.policy.model import (
     Action,
     AddressGroup,
     Claim,
     Direction,
+    Helper,
     Log,
     Network,
     Policy,
@@ -154,7 +156,15 @@ def security_groups(draw: st.DrawFn, name: str, groups: list[str], address_group
     """A group; one in five is stateless."""
     stateful = draw(st.sampled_from((True, True, True, True, False)))
     chosen = tuple(draw(rules(f"{name}/{index}", groups, address_groups)) for index in range(draw(st.integers(0, 5))))
+    if stateful:
+        chosen = tuple(replace(rule, helper=draw(helpers(rule))) for rule in chosen)
     return SecurityGroup(name, name, stateful, chosen, draw(st.none() | st.sampled_from(Log)))
+
+
+def helpers(rule: Rule) -> st.SearchStrategy[Helper | None]:
+    """One that fits, now and then: what a rule says of control connections."""
+    fitting = [helper for helper in Helper if not unfit(replace(rule, helper=helper), stateful=True)]
+    return st.sampled_from([None, *fitting])
 
 
 @st.composite

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from ovsfw.compiler import NEUTRON, STANDALONE, Binding, Bindings, Compiler, Hook, Program, compile_policy
 from ovsfw.compiler import pipeline as p
-from ovsfw.compiler.groups import RULE_TABLE, SAYS
+from ovsfw.compiler.groups import RULE_TABLE, SAYS, data_of
 from ovsfw.compiler.ids import rule_hints
 from ovsfw.compiler.pipeline import Reason, is_ours, read_cookie
 from ovsfw.compiler.standing import standing_flows
@@ -383,16 +383,18 @@ def test_every_flow_names_its_rule_or_reason(hook: Hook, situation: tuple[Policy
             assert reason is not Reason.RULE
         elif reason is Reason.RULE:
             loads = [action.value for action in entry.actions if isinstance(action, Load)]
-            assert loads == [(hint & ~p.HINT_BIT) | SAYS[hints[hint].action]]
+            helped = p.HELPED if hints[hint].helper and not is_about_data(entry) else 0
+            assert loads == [(hint & ~p.HINT_BIT) | SAYS[hints[hint].action] | helped]
             assert speaks_for(entry, hints[hint])
         elif reason in ABOUT_PORTS:
             assert hint in ofports
         elif reason in ABOUT_NETWORKS:
             assert hint in {bound.vlan or p.UNTAGGED for bound in bindings.endpoints}
         else:
-            assert reason in {Reason.GROUPS, Reason.TIER, Reason.MEMBER}
+            assert reason in {Reason.GROUPS, Reason.TIER, Reason.MEMBER} | OF_HELPERS
 
 
+OF_HELPERS = {Reason.HELPER, Reason.COMMIT, Reason.UNEXPECTED}
 ABOUT_NETWORKS = {Reason.FLOOD, Reason.TRUSTED, Reason.UNTRUSTED}
 ABOUT_PORTS = {
     Reason.CLASSIFY,
@@ -406,11 +408,23 @@ ABOUT_PORTS = {
     Reason.UPLINK,
     Reason.UPLINK_TAGGED,
     Reason.ESTABLISHED,
+    Reason.EXPECTED,
 }
+
+
+def is_about_data(entry: Flow) -> bool:
+    """Whether it says of a rule with a helper what that may expect."""
+    return any(term.field is p.GROUP and term.value >= p.HINT_BIT | p.DATA for term in entry.match)
 
 
 def speaks_for(entry: Flow, rule: Rule) -> bool:
     """Whether a flow could be this rule's: its table, protocol and kind of remote."""
+    if is_about_data(entry):
+        return any(speaks_for_rule(entry, about) for about in data_of(rule))
+    return speaks_for_rule(entry, rule)
+
+
+def speaks_for_rule(entry: Flow, rule: Rule) -> bool:
     terms = {term.field: term.value for term in entry.match}
     remote = {m.IPV4_SRC, m.IPV6_SRC, m.IPV4_DST, m.IPV6_DST}.intersection(terms)
     return (

@@ -24,7 +24,7 @@ _WORDS = {
     Fate.CUT: "denied, and not blocked",
     Fate.BLOCKED: "blocked",
     Fate.REVIVE: "blocked, but allowed",
-    Fate.FORGET: "of an endpoint that is gone",
+    Fate.FORGET: "out of date",
     Fate.LIVE: "allowed",
     Fate.ADOPT: "let in by another filter, and allowed",
 }

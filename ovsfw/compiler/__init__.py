@@ -18,6 +18,7 @@ from typing import NamedTuple, TypeVar
 from ovsfw.compiler.bindings import Binding, Bindings, Uplink, VlanMode
 from ovsfw.compiler.endpoints import endpoint_flows, endpoint_value, network_of, unknown_port
 from ovsfw.compiler.groups import RULE_TABLE, group_flows
+from ovsfw.compiler.helpers import helper_flows
 from ovsfw.compiler.hook import NEUTRON, STANDALONE, Hook
 from ovsfw.compiler.ids import Hints, are_apart, digests, number
 from ovsfw.compiler.networks import Member, network_units, uplink_flows
@@ -25,12 +26,13 @@ from ovsfw.compiler.pipeline import NETWORK
 from ovsfw.compiler.recording import Copies, copied, copies
 from ovsfw.compiler.remotes import Members, Page, Place, Sets, member_flows, referenced, set_names
 from ovsfw.compiler.standing import standing_flows
-from ovsfw.compiler.tiers import Course, course_of, tier_flows, tier_size
+from ovsfw.compiler.tiers import Course, Helped, Numbers, course_of, helped_rules, tier_flows, tier_size
 from ovsfw.compiler.trusted import trusted_flows
 from ovsfw.compiler.units import Unit, Units
 from ovsfw.errors import PolicyError, Problem
 from ovsfw.openflow.flow import Batch, Flow, FlowSet
 from ovsfw.policy.decisions import DROPPED
+from ovsfw.policy.helpers import too_many
 from ovsfw.policy.model import MAX_GROUPS, Direction, Network, Policy, Port, SecurityGroup, Tier
 from ovsfw.policy.tiers import rejects, tiers_of, too_long
 
@@ -68,6 +70,7 @@ class _Host(NamedTuple):
     stateless: frozenset[str]
     tiers: tuple[Tier, ...]
     networks: Mapping[str | None, Network]
+    helped: Mapping[str, tuple[Helped, ...]]
 
     @property
     def endpoints(self) -> list[tuple[Binding, Port]]:
@@ -156,7 +159,9 @@ class Compiler:
         groups = policy.security_groups.items()
         stateless = frozenset(name for name, group in groups if not group.stateful)
         log_drops = frozenset(name for name, group in groups if self._logs and group.log in DROPPED)
-        host = _Host(bindings, ports, stateless, policy.tiers, policy.networks)
+        asked_alone = (tuple(policy.security_groups.values()), policy.tiers)
+        helped = self._once("helped", asked_alone, lambda: helped_rules(policy, self._hints.follow(policy)))
+        host = _Host(bindings, ports, stateless, policy.tiers, policy.networks, helped)
         local = self._once("local", host, lambda: _local(policy, host))
         rules = (tuple(policy.security_groups.values()), policy.tiers, local.lists, local.groups, local.tiers)
         before = self._referring
@@ -176,12 +181,13 @@ class Compiler:
         self, policy: Policy, host: _Host, local: _Local, log_drops: AbstractSet[str]
     ) -> Mapping[tuple[str, ...], _Kind]:
         """The kind of endpoints with each list of groups; `log_drops` are the groups that want their drops logged."""
-        inputs = (local.groups, local.tiers, host.tiers, host.stateless, log_drops)
+        inputs = (local.groups, local.tiers, host.tiers, host.helped, host.stateless, log_drops)
+        numbers = Numbers(local.groups, local.tiers, host.helped)
         known: dict[tuple[str, ...], _Kind] = self._once("kinds", inputs, dict)
         for names in known.keys() - local.lists:
             del known[names]
         for names in local.lists - known.keys():
-            course = course_of(policy, names, local.groups, local.tiers)
+            course = course_of(policy, names, numbers)
             stateless = bool(names) and host.stateless.issuperset(names)
             known[names] = _Kind(course, stateless, not log_drops.isdisjoint(names))
         return known
@@ -260,11 +266,14 @@ def _endpoints(policy: Policy, local: _Local, kinds: Mapping[tuple[str, ...], _K
     networks: dict[int, list[Member]] = defaultdict(list)
     said: dict[int, dict[str | None, Port]] = defaultdict(dict)
     sizes = {local.tiers[tier.id]: tier_size(tier, Direction.INGRESS) for tier in policy.tiers}
+    helps = any(kind.course.helped for kind in kinds.values())
+    if helps:
+        yield Unit("helpers", helps, helper_flows)
     for binding, port in local.endpoints:
         kind, network = kinds[port.security_groups], network_of(binding.vlan)
         course, stateless, logs = kind
-        build = partial(endpoint_flows, binding, port, course, stateless=stateless, logs_drops=logs)
-        yield Unit(("endpoint", binding.ofport), (binding, port, kind), build)
+        build = partial(endpoint_flows, binding, port, course, stateless=stateless, logs_drops=logs, helps=helps)
+        yield Unit(("endpoint", binding.ofport), (binding, port, kind, helps), build)
         value = endpoint_value(binding, port, stateless=stateless)
         networks[network].append(Member(binding.ofport, value, port.macs, course))
         said[network].setdefault(port.network_id, port)
@@ -309,7 +318,7 @@ def _refuse_too_much(policy: Policy, ports: list[Port]) -> None:
         for port in ports
         if len(port.security_groups) > MAX_GROUPS
     ]
-    problems += [Problem(text) for text in too_long(policy, ports)]
+    problems += [Problem(text) for text in (*too_long(policy, ports), *too_many(policy, ports))]
     if problems:
         raise PolicyError(problems)
 

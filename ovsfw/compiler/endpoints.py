@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ovsfw.compiler import pipeline as p
 from ovsfw.compiler.bindings import Binding
+from ovsfw.compiler.helpers import data_flows
 from ovsfw.compiler.packets import ARP, IP_OF, IPV6, SOURCE_OF, icmpv6, load, prefix_terms, to, udp
 from ovsfw.compiler.pipeline import Priority, Reason, cookie
 from ovsfw.compiler.recording import LOG_DROPPED
@@ -46,12 +47,12 @@ def unknown_port(binding: Binding) -> Flow:
     return p.CLASSIFY.flow(Priority.SECOND, (m.IN_PORT(binding.ofport),), (), why)
 
 
-def endpoint_flows(
-    binding: Binding, port: Port, course: Course, *, stateless: bool, logs_drops: bool = False
+def endpoint_flows(  # noqa: PLR0913 - everything about it
+    binding: Binding, port: Port, course: Course, *, stateless: bool, logs_drops: bool = False, helps: bool = False
 ) -> Iterator[Flow]:
     """Everything about one endpoint but the way to it, which is the network's.  `course` is whose rules it has.
 
-    `logs_drops`: what none of its rules accepts is logged.
+    `logs_drops`: what none of its rules accepts is logged.  `helps`: an endpoint of this host has a rule with a helper.
     """
     value = endpoint_value(binding, port, stateless=stateless)
     here = p.ENDPOINT(value)
@@ -74,6 +75,8 @@ def endpoint_flows(
             yield verdict.flow(Priority.FIFTH, (here,), (LOG_DROPPED,), cookie(Reason.DENIED, hint))
     if remembered(hint) and not stateless:
         yield from _established(here, hint, is_paired=bool(port.pairs))
+        if helps:
+            yield from data_flows(here, hint, port, course)
 
 
 def remembered(ofport: int) -> int:
@@ -96,7 +99,7 @@ def _established(here: m.Term, ofport: int, *, is_paired: bool) -> Iterator[Flow
     for state, accept, flags, place in cases:
         mask = ((1 << place.length) - 1) << place.first
         match = (here, m.ct_state(f"+trk-new{flags}"), m.CT_MARK(ofport << place.first, mask))
-        yield state.flow(Priority.SECOND, match, (to(accept),), cookie(Reason.ESTABLISHED, ofport))
+        yield state.flow(Priority.THIRD, match, (to(accept),), cookie(Reason.ESTABLISHED, ofport))
 
 
 def _claims(port: Port) -> Iterator[Claim]:

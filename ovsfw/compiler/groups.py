@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import product
 
 from ovsfw.compiler import pipeline as p
@@ -50,8 +51,23 @@ def remote_field(direction: Direction, family: Family) -> m.Field:
 def group_flows(
     group: SecurityGroup, number: int, sets: Mapping[str, int], hints: Mapping[str, int], *, logs: bool = False
 ) -> Iterator[Flow]:
-    """The rules of a group.  `sets` numbers the remote sets, `hints` the rules; `logs`: what is to be logged is."""
-    return rules_flows(group.rules, number, sets, hints, logged(group.rules, group.log) if logs else frozenset())
+    """The rules of a group.  `sets` numbers the remote sets, `hints` the rules; `logs`: what is to be logged is.
+
+    Rules with a helper are asked alone (see `helpers`), and so is what they say of data connections.
+    """
+    log = logged(group.rules, group.log) if logs else frozenset()
+    yield from rules_flows((rule for rule in group.rules if rule.helper is None), number, sets, hints, log)
+    for rule in group.rules:
+        if rule.helper is not None:
+            hint = hints[rule.id]
+            yield from rules_flows((rule,), hint, sets, hints, log)
+            yield from rules_flows(data_of(rule), hint | p.DATA, sets, hints, log)
+
+
+def data_of(rule: Rule) -> Iterator[Rule]:
+    """What a rule with a helper allows its data connections: both directions, any port, the remote as it says."""
+    for direction in Direction:
+        yield replace(rule, direction=direction, ports=None, source_ports=None, helper=None)
 
 
 def logged(rules: Iterable[Rule], log: Log | None = None) -> frozenset[str]:
@@ -84,7 +100,7 @@ def rules_flows(
         for match in services(rule):
             clauses[table, (here, *match)].add(sets[remote_name(rule.remote)])
     for (table, match), members in clauses.items():
-        yield clause(table, match, members, 2, cookie(Reason.GROUPS, number))
+        yield clause(table, match, members, 2, cookie(Reason.GROUPS, number & ~p.DATA))
 
 
 def clause(table: Table, match: m.Match, members: set[int] | tuple[int, ...], dimension: int, why: int) -> Flow:
@@ -98,7 +114,8 @@ def _rule_flows(rule: Rule, here: m.Term, sets: Mapping[str, int], hint: int, *,
     """The flows that speak for a rule: each only writes the rule's hint, and what it says; it may send a copy too."""
     table = RULE_TABLE[rule.direction, rule.family]
     copies = (LOG_ACCEPTED if rule.action is Action.ALLOW else LOG_DROPPED,) if log else ()
-    speak = (load(VERDICT[rule.direction], (hint & ~p.HINT_BIT) | SAYS[rule.action]), *copies)
+    says = SAYS[rule.action] | (p.HELPED if rule.helper else 0)
+    speak = (load(VERDICT[rule.direction], (hint & ~p.HINT_BIT) | says), *copies)
     why = cookie(Reason.RULE, hint)
     priority, remote = Priority.FIRST, m.Match()
     if isinstance(rule.remote, Prefix):

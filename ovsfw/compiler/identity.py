@@ -27,7 +27,7 @@ from ovsfw.policy.model import Direction, Policy, Rule, SecurityGroup, Tier
 _OF_AN_ENDPOINT = frozenset(
     {
         Reason.CLASSIFY, Reason.UNKNOWN_PORT, Reason.SOURCE, Reason.ARP, Reason.NEIGHBOUR, Reason.DHCP_CLIENT,
-        Reason.ESTABLISHED, Reason.DENIED,
+        Reason.ESTABLISHED, Reason.DENIED, Reason.EXPECTED,
     }
 )  # fmt: skip
 _OFPORT = 0xFFFF
@@ -141,8 +141,8 @@ class Identity:
         return Admission(
             self.endpoint(part(mark, p.ORIGIN)),
             self.endpoint(part(mark, p.TARGET)),
-            self.rule(part(label, p.EGRESS_LABEL)),
-            self.rule(part(label, p.INGRESS_LABEL)),
+            self.rule(hint_in(label, p.EGRESS_LABEL)),
+            self.rule(hint_in(label, p.INGRESS_LABEL)),
             blocked=bool(mark & p.BLOCKED),
         )
 
@@ -167,6 +167,11 @@ def direction_of(table: str) -> Direction | None:
     if table.startswith("egress") or table in _SENDING:
         return Direction.EGRESS
     return Direction.INGRESS if table.startswith(("ingress", "fan_out")) else None
+
+
+def hint_in(label: int, place: Place) -> int:
+    """The hint of the rule that one side of a ct_label names."""
+    return part(label, place) & ~p.HELPED
 
 
 def part(value: int, place: Place) -> int:

@@ -18,7 +18,7 @@ from ovsfw.compiler.endpoints import judge_for, network_of, remembered
 from ovsfw.compiler.hook import STANDALONE, Hook
 from ovsfw.compiler.packets import IP, IPV6, PRIORITY_TAGGED, UNTAG, load, to
 from ovsfw.compiler.pipeline import Priority, Reason, Table, cookie
-from ovsfw.compiler.standing import ACCEPTED
+from ovsfw.compiler.remembering import ACCEPTED
 from ovsfw.compiler.tiers import Course, ask, cost_of
 from ovsfw.compiler.units import Unit
 from ovsfw.errors import PolicyError, Problem

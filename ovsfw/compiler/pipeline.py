@@ -36,10 +36,12 @@ others may have too.  0: none of ours."""
 NETWORK = m.REGISTERS[6]
 """The VLAN (1-4095), or 4096 for untagged; also the conntrack zone, so that it is never zone 0."""
 GROUP = m.REGISTERS[7]
-"""Whose rules are being looked up: a security group; a tier; or one rule of a tier, by its hint with bit 31 set."""
+"""Whose rules are being looked up: a security group; a tier; or one rule of a tier, or with a helper, by its hint with
+bit 31 set.  With bit 30 too: whether the rule's helper may expect data from there, or to there."""
 EGRESS_RULE = m.REGISTERS[8]
 """The egress rule that has spoken in this pass: its hint in bits 0-27, and what it says.  Bit 31: accepted.  Bit 30:
-refused by a tier, with bit 29: rejected.  Bit 28: passed by a tier.  0: none has spoken."""
+refused by a tier, with bit 29: rejected.  Bit 31 with bit 29: accepted by a rule with a helper.  Bit 28: passed by a
+tier.  0: none has spoken."""
 INGRESS_RULE = m.REGISTERS[9]
 """The same for ingress."""
 CLASS = m.REGISTERS[10]
@@ -53,19 +55,19 @@ GATE = m.REGISTERS[13]
 committed there."""
 
 SENDER = m.REGISTERS[14]
-"""The ofport of the endpoint that sent it, as a connection remembers it; 0 for none of ours (and from 32768 on)."""
+"""The ofport of the endpoint that sent it, as a connection remembers it; 0 for none of ours (and from 32768 on).
+Bit 31: it is data that a helper expects, and the sender is an end of the control connection."""
 RECEIVER = m.REGISTERS[15]
 """The same of the endpoint that it is for."""
 
 PASSED_BIT = 1 << 31
-STATELESS = 1 << 16
-PAIRED = 1 << 17
+STATELESS, PAIRED = 1 << 16, 1 << 17
 UNTAGGED = 0x1000
 HINT_BIT = 1 << 31
 REFUSED, REJECTED, LEFT_TO_GROUPS = 1 << 30, 1 << 29, 1 << 28
-HINTS = 1 << 28
-ZONE = Place(NETWORK, 0, 16)
-GATE_ZONE = Place(GATE, 0, 16)
+HINTS, HELPED, DATA = 1 << 28, 1 << 29, 1 << 30
+PARTY = Place(SENDER, 31, 1)
+ZONE, GATE_ZONE = Place(NETWORK, 0, 16), Place(GATE, 0, 16)
 FIRST_GATE = 0x8000
 FRAGMENT_HINT = HINT_BIT
 """Stands for the rule where a datagram came in fragments: which rule it was that accepted the first is not kept."""
@@ -225,15 +227,26 @@ ND_TARGET = _table(
     "forward",
 )
 EGRESS_STATE = _table(
-    "egress_state", "which packets the rules must see", {ENDPOINT, *STATE}, "egress_policy", "egress_verdict", "forward"
-)
-EGRESS_POLICY = _table(
+    "egress_state",
+    "which packets the rules must see",
+    {ENDPOINT, *STATE},
+    "egress_data",
     "egress_policy",
-    "the tiers and groups of the sender",
-    {ENDPOINT},
+    "egress_verdict",
+    "forward",
+)
+EGRESS_DATA = _table(
+    "egress_data",
+    "the data connections that a helper expects, between the ends of their control connection alone",
+    {ENDPOINT, m.CT_LABEL, m.IPV4_SRC, m.IPV6_SRC, *STATE},
     "egress_tiers",
     "egress_rules",
+    "egress_policy",
     "egress_verdict",
+    "forward",
+)
+EGRESS_POLICY = _table(
+    "egress_policy", "the tiers and groups of the sender", {ENDPOINT}, "egress_tiers", "egress_rules", "egress_verdict"
 )
 EGRESS_TIERS = _table(
     "egress_tiers",
@@ -260,17 +273,12 @@ EGRESS_VERDICT = _table(
 )
 EGRESS_GATE = _table("egress_gate", "fragments that have found each other", {ENDPOINT, m.CT_STATE}, "forward")
 FORWARD = _table(
-    "forward",
-    "to an endpoint of this host, to many, or out",
-    {NETWORK, m.ETH_DST},
-    "ingress",
-    "fan_out",
-    "leave",
+    "forward", "to an endpoint of this host, to many, or out", {NETWORK, m.ETH_DST}, "ingress", "fan_out", "leave"
 )
 LEAVE = _table(
     "leave",
     "out of this host; new connections are remembered",
-    {EGRESS_RULE, m.ETH_TYPE, m.CT_STATE},
+    {EGRESS_RULE, m.ETH_TYPE, m.IP_PROTO, m.CT_STATE, m.CT_MARK},
     "left",
     "hook",
 )
@@ -292,12 +300,7 @@ FAN_OUT_RULES = _table(
 )
 FAN_OUT_PAGE = _table("fan_out_page", "one class of endpoints after the other", {NETWORK, CLASS_PAGE}, "fan_out_class")
 FAN_OUT_CLASS = _table(
-    "fan_out_class",
-    "the tiers and groups of a class",
-    {CLASS},
-    "ingress_tiers",
-    "ingress_rules",
-    "fan_out_deliver",
+    "fan_out_class", "the tiers and groups of a class", {CLASS}, "ingress_tiers", "ingress_rules", "fan_out_deliver"
 )
 FAN_OUT_DELIVER = _table(
     "fan_out_deliver", "those whose rules accepted it get it", {CLASS, INGRESS_RULE, OUTPUT_PAGE}, "fan_out_deliver"
@@ -316,6 +319,17 @@ INGRESS_STATE = _table(
     "ingress_state",
     "which packets the rules must see",
     {ENDPOINT, *STATE},
+    "ingress_data",
+    "ingress_policy",
+    "ingress_verdict",
+    "commit",
+)
+INGRESS_DATA = _table(
+    "ingress_data",
+    "the data connections that a helper expects, between the ends of their control connection alone",
+    {ENDPOINT, m.CT_LABEL, m.IPV4_DST, m.IPV6_DST, *STATE},
+    "ingress_tiers",
+    "ingress_rules",
     "ingress_policy",
     "ingress_verdict",
     "commit",
@@ -358,7 +372,7 @@ INGRESS_GATE = _table(
 COMMIT = _table(
     "commit",
     "new connections are remembered",
-    {EGRESS_RULE, INGRESS_RULE, m.ETH_TYPE, m.CT_STATE},
+    {EGRESS_RULE, INGRESS_RULE, SENDER, m.ETH_TYPE, m.IP_PROTO, m.CT_STATE, m.CT_MARK},
     "deliver",
     "committed",
 )

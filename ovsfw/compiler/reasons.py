@@ -49,6 +49,9 @@ class Reason(Enum):
     MISS = 31, "nothing above applies"
     TRUSTED = 51, "its network names who may send this, and it is one of them"
     UNTRUSTED = 52, "its network names who may send this, and it is none of them"
+    HELPER = 53, "a helper reads this connection, and expects the data connections agreed in it"
+    EXPECTED = 54, "a helper expects this data connection"
+    UNEXPECTED = 55, "a helper expects it, but not at this endpoint, from elsewhere, or in fragments"
     HOOK = 40, "every packet of the bridge goes through the filter"
     REMARK = 34, "what live connections may still do follows the policy"
 

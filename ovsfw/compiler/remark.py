@@ -1,6 +1,10 @@
 """What a switch must do so that a connection is blocked, lives again, or is taken over.
 
 It gets a packet of the connection, and these actions for it.
+
+What a helper reads or expects cannot be cut by a mark: in the userspace datapath data connections keep that of their
+control connection, and what a control connection has agreed stays agreed until it is forgotten.  So it is forgotten,
+and then blocked as a connection that is unknown: by an answer, which no helper expects.
 """
 
 from __future__ import annotations
@@ -12,13 +16,14 @@ from ovsfw.openflow.action import Action, Ct
 from ovsfw.openflow.tracked import Tracked
 
 
-def remark_actions(zone: int, *, blocked: bool) -> tuple[Action, ...]:
-    """The actions for a packet of a connection in a zone of conntrack.
+def remark_actions(zone: int, *, blocked: bool, helped: bool = False) -> tuple[Action, ...]:
+    """The actions for a packet of a connection in a zone of conntrack; `helped`: a helper reads or expects it.
 
     >>> len(remark_actions(7, blocked=True))
     3
     """
-    return _shown(zone, 0 if blocked else p.FRAGMENT_HINT)
+    block = p.HELPED if helped else 0
+    return _shown(zone, block if blocked else p.FRAGMENT_HINT)
 
 
 def take_over_actions(entry: Tracked) -> tuple[Action, ...]:

@@ -43,7 +43,9 @@ def referenced(owners: Iterable[SecurityGroup | Tier]) -> dict[Place, set[Remote
     for owner in owners:
         for rule in owner.rules:
             if isinstance(rule.remote, RemoteGroup | RemoteAddressGroup):
-                needed[rule.direction, rule.family].add(rule.remote)
+                # Data connections go both ways.
+                for direction in Direction if rule.helper else (rule.direction,):
+                    needed[direction, rule.family].add(rule.remote)
     return needed
 
 

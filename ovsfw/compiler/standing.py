@@ -30,8 +30,9 @@ from ovsfw.compiler.packets import (
     to,
 )
 from ovsfw.compiler.pipeline import Priority, Reason, Table, cookie
+from ovsfw.compiler.remembering import ACCEPTED, commit_flows, leave_flows
 from ovsfw.openflow import match as m
-from ovsfw.openflow.action import Action, Ct, CtClear, Load, Move, OutputTo, Place, whole
+from ovsfw.openflow.action import Action, Ct, CtClear, Load, Move, OutputTo, Place
 from ovsfw.openflow.flow import Flow
 from ovsfw.policy.verdict import (
     ICMPV6_FROM_ENDPOINT,
@@ -42,9 +43,9 @@ from ovsfw.policy.verdict import (
     NEIGHBOUR_SOLICITATION,
     ROUTER_ADVERTISEMENT,
     TCP,
+    UDP,
 )
 
-ACCEPTED = {register: register(p.HINT_BIT, p.HINT_BIT) for register in (p.EGRESS_RULE, p.INGRESS_RULE)}
 IS_STATELESS = p.ENDPOINT(p.STATELESS, p.STATELESS)
 NEIGHBOUR_TYPES = (NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT)
 
@@ -58,17 +59,19 @@ def standing_flows(hook: Hook = STANDALONE) -> Iterator[Flow]:
     yield from _neighbour_discovery()
     yield from _state(EGRESS_SIDE)
     yield from _state(INGRESS_SIDE)
+    yield from _data(EGRESS_SIDE)
+    yield from _data(INGRESS_SIDE)
     yield from _verdict(EGRESS_SIDE)
     yield from _verdict(INGRESS_SIDE)
     yield from _gates()
     yield from _rules(p.EGRESS_RULE, p.EGRESS_TIERS, p.EGRESS_RULES, p.EGRESS_RULES_V4, p.EGRESS_RULES_V6)
     yield from _rules(p.INGRESS_RULE, p.INGRESS_TIERS, p.INGRESS_RULES, p.INGRESS_RULES_V4, p.INGRESS_RULES_V6)
     yield from _forward()
-    yield from _leave(hook)
+    yield from leave_flows(hook)
     yield from _fan_out()
     yield from _trusted()
     yield from _ingress()
-    yield from _commit()
+    yield from commit_flows()
     yield from _deliver()
     yield from _remark()
     yield from _misses()
@@ -143,6 +146,7 @@ class Side(NamedTuple):
 
     entry: Table
     state: Table
+    data: Table
     policy: Table
     verdict: Table
     gate: Table
@@ -153,6 +157,7 @@ class Side(NamedTuple):
 EGRESS_SIDE = Side(
     p.EGRESS,
     p.EGRESS_STATE,
+    p.EGRESS_DATA,
     p.EGRESS_POLICY,
     p.EGRESS_VERDICT,
     p.EGRESS_GATE,
@@ -162,6 +167,7 @@ EGRESS_SIDE = Side(
 INGRESS_SIDE = Side(
     p.INGRESS,
     p.INGRESS_STATE,
+    p.INGRESS_DATA,
     p.INGRESS_POLICY,
     p.INGRESS_VERDICT,
     p.INGRESS_GATE,
@@ -182,6 +188,9 @@ def _state(side: Side) -> Iterator[Flow]:
     Later fragments, which only the userspace datapath shows, have no ports to ask the rules about.  They skip them, and
     wait at the gate for the first one, which does not.
 
+    What a helper expects carries the mark and the label of its control connection for good, so nothing that is read
+    there is about it: it has a table of its own (see `helpers`).
+
     What ends a TCP connection begins none, though the userspace datapath's conntrack says so.  The middle of one may: a
     live connection survives that conntrack has forgotten it.  In the kernel both are so by itself.
     """
@@ -194,11 +203,26 @@ def _state(side: Side) -> Iterator[Flow]:
     yield _flow(table, Priority.FIRST, (m.ct_state("+trk"), m.CT_MARK(p.BLOCKED, p.BLOCKED)), (), Reason.BLOCKED)
     if side is EGRESS_SIDE:
         began = (p.ENDPOINT(0, p.PAIRED), m.ct_state("+trk-new-rpl"), m.CT_MARK(p.EGRESS_OK, p.EGRESS_OK))
-        yield _flow(table, Priority.SECOND, began, (to(side.accept),), Reason.ESTABLISHED)
+        yield _flow(table, Priority.THIRD, began, (to(side.accept),), Reason.ESTABLISHED)
     skip = (load(side.rule, p.FRAGMENT_HINT), to(side.verdict))
     for family in (IP, IPV6):
-        yield _flow(table, Priority.THIRD, (family, LATER_FRAGMENT, m.ct_state("+trk")), skip, Reason.FRAGMENT)
-    yield _flow(table, Priority.FOURTH, (m.ct_state("+trk"),), (to(side.policy),), Reason.JUDGE)
+        yield _flow(table, Priority.FOURTH, (family, LATER_FRAGMENT, m.ct_state("+trk")), skip, Reason.FRAGMENT)
+    yield _flow(table, Priority.FIFTH, (m.ct_state("+trk"),), (to(side.policy),), Reason.JUDGE)
+
+
+def _data(side: Side) -> Iterator[Flow]:
+    """What no endpoint's flow takes (see `helpers`) is dropped, and so is a data connection that begins in fragments.
+
+    The gate of an endpoint would forget that it is one.
+    """
+    for family, protocol in product((IP, IPV6), (TCP, UDP)):
+        related = (family, m.IP_PROTO(protocol), m.ct_state("+trk+rel"))
+        yield _flow(side.state, Priority.SECOND, related, (to(side.data),), Reason.EXPECTED)
+    # Of these Open vSwitch shows the fragment header, not the protocol behind it.
+    later = (IPV6, LATER_FRAGMENT, m.ct_state("+trk+rel"))
+    yield _flow(side.state, Priority.SECOND, later, (to(side.data),), Reason.EXPECTED)
+    for family in (IP, IPV6):
+        yield _flow(side.data, Priority.BAN, (family, FRAGMENT, m.ct_state("+trk+new")), (), Reason.UNEXPECTED)
 
 
 def _verdict(side: Side) -> Iterator[Flow]:
@@ -253,60 +277,6 @@ def _forward() -> Iterator[Flow]:
     yield _flow(p.FORWARD, Priority.MISS, (), (to(p.LEAVE),), Reason.LEAVE)
 
 
-# Not errors (+rel): what is committed with one is written into the connection that it is about.
-_ONE_WAY = m.ct_state("+trk-rpl-rel")
-# What a side writes into a connection that its rules accepted.
-_EGRESS_ACCEPTS = (
-    Load(Place(m.CT_MARK, p.EGRESS_OK.bit_length() - 1, 1), 1),
-    Move(Place(p.SENDER, 0, p.ORIGIN.length), p.ORIGIN),
-    Move(whole(p.EGRESS_RULE), p.EGRESS_LABEL),
-)
-_INGRESS_ACCEPTS = (
-    Move(Place(p.RECEIVER, 0, p.TARGET.length), p.TARGET),
-    Move(whole(p.INGRESS_RULE), p.INGRESS_LABEL),
-)
-
-
-def _remember(onward: Table, *writes: Load | Move) -> tuple[Action, ...]:
-    """Commit.
-
-    The packet goes on in another table, which looks at its state once more: what comes out of conntrack need not be
-    what went in (see `_gates`).  A connection beyond the network's limit has no mark: the kernel's datapath drops its
-    packets by itself, the userspace datapath would let them on without remembering them.
-    """
-    return (Ct(p.ZONE, commit=True, table=onward.number, exec=writes),)
-
-
-def _leave(hook: Hook) -> Iterator[Flow]:
-    remember = _remember(p.LEFT, *_EGRESS_ACCEPTS)
-    for family in (IP, IPV6):
-        match = (family, _ONE_WAY, ACCEPTED[p.EGRESS_RULE])
-        yield _flow(p.LEAVE, Priority.FIRST, match, remember, Reason.COMMIT)
-    yield _flow(p.LEAVE, Priority.MISS, (), hook.out, Reason.LEAVE)
-    yield _flow(p.LEFT, Priority.BAN, (m.ct_state("+trk"), m.CT_MARK(0, p.EGRESS_OK)), (), Reason.LIMIT)
-    yield _flow(p.LEFT, Priority.FIRST, (m.ct_state("+trk-inv"),), hook.out, Reason.LEAVE)
-
-
-def _commit() -> Iterator[Flow]:
-    """Only what a rule accepted in this pass is written; replies never are."""
-    egress, ingress = ACCEPTED[p.EGRESS_RULE], ACCEPTED[p.INGRESS_RULE]
-    cases = (
-        (Priority.FIRST, (egress, ingress), _remember(p.COMMITTED, *_EGRESS_ACCEPTS, *_INGRESS_ACCEPTS)),
-        (Priority.SECOND, (egress,), _remember(p.COMMITTED, *_EGRESS_ACCEPTS)),
-        (Priority.THIRD, (ingress,), _remember(p.COMMITTED, *_INGRESS_ACCEPTS)),
-    )
-    for priority, terms, remember in cases:
-        for family in (IP, IPV6):
-            match = (family, _ONE_WAY, *terms)
-            yield _flow(p.COMMIT, priority, match, remember, Reason.COMMIT)
-    yield _flow(p.COMMIT, Priority.MISS, (), (to(p.DELIVER),), Reason.DELIVER)
-    # An endpoint that connections do not name may have left no mark in one that it accepted.
-    nameless = (p.EGRESS_RULE(0), p.RECEIVER(0), m.ct_state("+trk-inv"))
-    yield _flow(p.COMMITTED, Priority.BAN, nameless, (to(p.DELIVER),), Reason.DELIVER)
-    yield _flow(p.COMMITTED, Priority.FIRST, (m.ct_state("+trk"), m.CT_MARK(0)), (), Reason.LIMIT)
-    yield _flow(p.COMMITTED, Priority.SECOND, (m.ct_state("+trk-inv"),), (to(p.DELIVER),), Reason.DELIVER)
-
-
 def _always_delivered(table: Table, onward: Table) -> Iterator[Flow]:
     """What endpoints get without rules; of two kinds a network may name who sends them."""
     ask = (*DHCP_REPLIES, ROUTER_ADVERTISEMENTS)
@@ -347,7 +317,8 @@ def _remark() -> Iterator[Flow]:
     Where the packet says that its connection is taken over, registers have what is written, unless somebody has written
     something meanwhile.
 
-    Only into what conntrack knows: for a connection that is gone nothing is made.  Conntrack need not find the packet
+    Only into what conntrack knows: for a connection that is gone nothing is made, but where a helper is concerned (see
+    `remark`).  Conntrack need not find the packet
     valid, because its sequence numbers are made up.
     """
     taken_over = p.EGRESS_RULE(p.TAKEN_OVER)
@@ -358,6 +329,8 @@ def _remark() -> Iterator[Flow]:
         yield _flow(p.REMARK, Priority.BAN, (*known, m.CT_MARK(0), taken_over), _TAKE_OVER, Reason.REMARK)
         yield _flow(p.REMARK, Priority.FIRST, (*known, ACCEPTED[p.EGRESS_RULE]), live, Reason.REMARK)
         yield _flow(p.REMARK, Priority.SECOND, known, block, Reason.REMARK)
+        forgotten = (family, m.ct_state("+trk+new"), p.EGRESS_RULE(p.HELPED, p.HELPED))
+        yield _flow(p.REMARK, Priority.SECOND, forgotten, block, Reason.REMARK)
 
 
 # See `remark.take_over_actions`.
@@ -384,6 +357,8 @@ _MISS_REASON = {
     p.SPOOF_GUARD: Reason.SPOOF,
     p.ND_GUARD: Reason.SPOOF,
     p.ND_TARGET: Reason.SPOOF,
+    p.EGRESS_DATA: Reason.UNEXPECTED,
+    p.INGRESS_DATA: Reason.UNEXPECTED,
     p.EGRESS_VERDICT: Reason.DENIED,
     p.INGRESS_VERDICT: Reason.DENIED,
     p.INGRESS: Reason.NOT_DELIVERED,

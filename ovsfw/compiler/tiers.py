@@ -7,7 +7,7 @@ list.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from ovsfw.compiler import pipeline as p
@@ -17,28 +17,61 @@ from ovsfw.compiler.pipeline import Priority, Reason, cookie
 from ovsfw.openflow.action import Action, Load, Place
 from ovsfw.openflow.flow import Flow
 from ovsfw.policy.addresses import Family
-from ovsfw.policy.model import Direction, Policy, Position, Tier
+from ovsfw.policy.helpers import helped
+from ovsfw.policy.model import Direction, Policy, Position, SecurityGroup, Tier
 from ovsfw.policy.tiers import LOOKUPS_PER_GROUP, size
 
 TIERS = {Direction.EGRESS: p.EGRESS_TIERS, Direction.INGRESS: p.INGRESS_TIERS}
 RULES = {Direction.EGRESS: p.EGRESS_RULES, Direction.INGRESS: p.INGRESS_RULES}
 
 
+class Helped(NamedTuple):
+    """A rule with a helper, by its hint."""
+
+    hint: int
+    direction: Direction
+    family: Family
+
+
 class Course(NamedTuple):
-    """Whose rules an endpoint's packets are judged by, in this order; all by their numbers."""
+    """Whose rules an endpoint's packets are judged by, in this order; all by their numbers.
+
+    Rules with a helper are asked before all others that allow the same: who speaks is remembered, and its helper with
+    it.
+    """
 
     before: tuple[int, ...] = ()
+    helped: tuple[Helped, ...] = ()
     groups: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
 
 
-def course_of(policy: Policy, names: tuple[str, ...], groups: Mapping[str, int], tiers: Mapping[str, int]) -> Course:
-    """The course of a filtered port with these groups; `groups` and `tiers` number all that there are."""
+class Numbers(NamedTuple):
+    """What stands for security groups and tiers, by their ids, and the rules with a helper of groups that have any."""
+
+    groups: Mapping[str, int]
+    tiers: Mapping[str, int]
+    helped: Mapping[str, tuple[Helped, ...]]
+
+
+def helped_rules(policy: Policy, hints: Callable[[SecurityGroup], Mapping[str, int]]) -> dict[str, tuple[Helped, ...]]:
+    """The rules with a helper, by the ids of the groups that have any; `hints` has those of each group's rules."""
+    found: dict[str, tuple[Helped, ...]] = {}
+    for name, group in policy.security_groups.items():
+        if rules := tuple(helped(policy, (name,))):
+            numbers = hints(group)
+            found[name] = tuple(Helped(numbers[rule.id], rule.direction, rule.family) for rule in rules)
+    return found
+
+
+def course_of(policy: Policy, names: tuple[str, ...], numbers: Numbers) -> Course:
+    """The course of a filtered port with these groups."""
     before, after = (
-        tuple(tiers[tier.id] for tier in policy.tiers_for(names, position))
+        tuple(numbers.tiers[tier.id] for tier in policy.tiers_for(names, position))
         for position in (Position.BEFORE, Position.AFTER)
     )
-    return Course(before, tuple(groups[name] for name in sorted(names)), after)
+    alone = sorted(rule for name in names for rule in numbers.helped.get(name, ()))
+    return Course(before, tuple(alone), tuple(numbers.groups[name] for name in sorted(names)), after)
 
 
 def ask(course: Course, direction: Direction) -> Iterator[Action]:
@@ -51,7 +84,8 @@ def ask(course: Course, direction: Direction) -> Iterator[Action]:
         yield from (load(p.GROUP, number), to(tiers))
     if course.before:
         yield again
-    for number in course.groups:
+    alone = (rule.hint for rule in course.helped if rule.direction is direction)
+    for number in (*alone, *course.groups):
         yield from (load(p.GROUP, number), to(RULES[direction]))
     for number in course.after:
         yield from (load(p.GROUP, number), to(tiers), again)
@@ -59,7 +93,8 @@ def ask(course: Course, direction: Direction) -> Iterator[Action]:
 
 def cost_of(course: Course, sizes: Mapping[int, int]) -> int:
     """How many lookups `ask` can cost; `sizes` has the `tier_size` of each tier by its number."""
-    return LOOKUPS_PER_GROUP * len(course.groups) + sum(sizes[number] for number in (*course.before, *course.after))
+    asked = len(course.helped) + len(course.groups)
+    return LOOKUPS_PER_GROUP * asked + sum(sizes[number] for number in (*course.before, *course.after))
 
 
 def tier_size(tier: Tier, direction: Direction) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from ovsfw.explain.usage import Unused, Usage, unused
 from ovsfw.policy.addresses import Prefix
@@ -30,7 +31,8 @@ def wider_than_used(policy: Policy, live: Iterable[tuple[Rule, Connection]]) -> 
     """Rules that a narrower one could stand for, as far as the live connections say that each has let in."""
     admitted: dict[Rule, list[Connection]] = defaultdict(list)
     for rule, connection in live:
-        admitted[rule].append(connection)
+        # Data connections of a helper say nothing of the ports that its rule is for.
+        admitted[rule].append(connection.control or connection)
     for rule, connections in admitted.items():
         needed = narrowest(policy, rule, connections)
         if rule.action is Action.ALLOW and needed != rule:
@@ -63,10 +65,7 @@ def narrowest(policy: Policy, rule: Rule, connections: Iterable[Connection]) -> 
     if remote is None or isinstance(remote, Prefix):
         prefix = enclosing(far)
         remote = prefix if prefix.length else None
-    return Rule(
-        rule.id, rule.direction, rule.family, protocol, ports, rule.icmp_type, rule.icmp_code, remote, rule.action,
-        rule.source_ports,
-    )  # fmt: skip
+    return replace(rule, protocol=protocol, ports=ports, remote=remote)
 
 
 def _groups(policy: Policy) -> Iterator[RemoteGroup]:

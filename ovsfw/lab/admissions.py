@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from ovsfw.compiler.endpoints import network_of
+from ovsfw.compiler.identity import hint_in
 from ovsfw.compiler.pipeline import EGRESS_LABEL, INGRESS_LABEL
 from ovsfw.lab.services import Probe
-from ovsfw.openflow.action import Place
 from ovsfw.policy.model import Rule
 from ovsfw.policy.verdict import ICMP, ICMPV6, TCP, UDP, Judgement
 
@@ -74,14 +74,10 @@ def parse_admissions(dump: str) -> dict[Tuple, Hints]:
         source, destination = (int(ipaddress.ip_address(entry[end])) for end in ("source", "destination"))
         ports = int(entry["sport"] or entry["id"]), int(entry["dport"] or 0)
         label = int(entry["label"] or "0", 16)
-        hints = Hints(_bits(label, EGRESS_LABEL), _bits(label, INGRESS_LABEL))
+        hints = Hints(hint_in(label, EGRESS_LABEL), hint_in(label, INGRESS_LABEL))
         zone = int(entry["zone"] or "0")
         found[Tuple(zone, _PROTOCOLS[entry["protocol"]], source, destination, *ports)] = hints
     return found
-
-
-def _bits(label: int, place: Place) -> int:
-    return label >> place.first & ((1 << place.length) - 1)
 
 
 def wrong_admission(judgement: Judgement, hint: int, rules: Mapping[int, Rule]) -> str:

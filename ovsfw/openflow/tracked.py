@@ -24,6 +24,7 @@ _ENDS = r"\(src=[^,]*,dst=[^,]*"
 _CLIENT = re.compile(
     rf"(\w+,orig={_ENDS},sport=)(\d+)(,dport=\d+\),reply={_ENDS},sport=\d+,dport=)\2\)((?:,start=[^,]*)?)(?:,id=\d+)?(.*)"
 )
+_PARENT = re.compile(r",parent=\(src=([^,)]+),dst=([^,)]+),sport=(\d+),dport=(\d+)")
 _COUNTED = re.compile(r",packets=(\d+),bytes=(\d+)")
 _STATE = re.compile(r"state(?:_orig)?=(\w+)(?:,state_reply=(\w+))?")
 
@@ -83,9 +84,23 @@ class Tracked(NamedTuple):
         return ours if theirs in (None, ours) else f"{ours}/{theirs}"
 
     @property
+    def is_helped(self) -> bool:
+        """Whether a helper reads it, or expected it."""
+        return ",helper=" in self.more or self.is_derived
+
+    @property
     def is_derived(self) -> bool:
-        """Whether a helper opened it for another connection (the data of FTP); that one has its rules."""
+        """Whether a helper expected it: it is the data of another connection."""
         return ",parent=(" in self.more
+
+    @property
+    def control(self) -> Tuple | None:
+        """The connection in which this one was agreed, of the same protocol; None where there is none to be read."""
+        found = _PARENT.search(self.more) if self.is_derived else None
+        if not found:
+            return None
+        source, destination, sport, dport = found.groups()
+        return Tuple(self.key.protocol, source, destination, int(sport), int(dport))
 
 
 def parse(text: str) -> Iterator[Tracked]:

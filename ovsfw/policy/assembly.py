@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
+from ovsfw.policy import helpers
 from ovsfw.policy.addresses import LINK_LOCAL, Prefix, format_mac
 from ovsfw.policy.assertion_reader import AssertionReader, Located
 from ovsfw.policy.model import MAX_GROUPS, AddressGroup, Claim, Network, Policy, Port, Rule, SecurityGroup, Tier
@@ -61,6 +62,8 @@ class Assembly:
         policy = Policy(_by_id(ports), _by_id(groups), _by_id(address_groups), in_order, by_network)
         for message in too_long(policy, policy.ports.values()):
             self._report.add(("tiers",), message)
+        for message in helpers.too_many(policy, policy.ports.values()):
+            self._report.add(("security_groups",), message)
         return policy
 
     def _network(self, data: object, path: Path) -> Network | None:
@@ -127,7 +130,10 @@ class Assembly:
         shape, wrong = found
         group_id = self._group_id(shape, wrong, path, self._groups)
         key = shape.written("rules", data)
-        read_rules = (self._rules.read(rule, (*path, key, index), group_id) for index, rule in enumerate(shape.rules))
+        read_rules = (
+            self._rules.read(rule, (*path, key, index), group_id, stateful=shape.stateful)
+            for index, rule in enumerate(shape.rules)
+        )
         rules = _without_copies(read_rules)
         if "stateful" not in wrong:
             self._stateful[group_id] = shape.stateful

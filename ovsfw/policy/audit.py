@@ -137,6 +137,7 @@ def _shadowing(policy: Policy, rules: Iterable[Rule], rule: Rule) -> tuple[Rule,
         for other in rules
         if (other.direction, other.family) == (rule.direction, rule.family)
         and other.source_ports in (None, rule.source_ports)
+        and rule.helper in (None, other.helper)
         and _covers_remote(policy, other, rule)
         and intersection(services.of_rule(other), services.of_rule(rule))
     ]
@@ -152,10 +153,11 @@ def _shadowing(policy: Policy, rules: Iterable[Rule], rule: Rule) -> tuple[Rule,
 
 
 def _same(one: Rule, other: Rule) -> bool:
-    return (services.of_rule(one), one.remote, one.source_ports) == (
+    return (services.of_rule(one), one.remote, one.source_ports, one.helper) == (
         services.of_rule(other),
         other.remote,
         other.source_ports,
+        other.helper,
     )
 
 

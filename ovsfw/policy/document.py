@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from ovsfw.errors import PolicyError, Problem
-from ovsfw.policy import jsontext, tiers, yamltext
+from ovsfw.policy import helpers, jsontext, tiers, yamltext
 from ovsfw.policy.assembly import Assembly
 from ovsfw.policy.assertion_reader import Located
 from ovsfw.policy.assertions import Outcome, failure_text, judge
@@ -172,6 +172,8 @@ def warnings(policy: Policy) -> list[str]:
 def _of_rule(rule: Rule) -> Iterator[str]:
     if why := unmatchable(rule):
         yield f"rule {rule.id} allows nothing: {why}"
+    if why := helpers.elsewhere(rule):
+        yield f"rule {rule.id}: {why}"
     if rule.protocol == 0:
         yield f"rule {rule.id} is for IP protocol 0 (hop-by-hop options); leave protocol out to mean any protocol"
 

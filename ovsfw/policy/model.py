@@ -67,6 +67,13 @@ class Action(str, Enum):
     PASS = "pass"  # noqa: S105 - no password
 
 
+class Helper(str, Enum):
+    """A helper of conntrack: it reads a control connection, and expects the data connections agreed in it."""
+
+    FTP = "ftp"
+    TFTP = "tftp"
+
+
 class Log(str, Enum):
     """Which decisions are to be logged."""
 
@@ -81,7 +88,7 @@ class Rule:
 
     `protocol` is an IP protocol number, None for any.  `ports` are destination ports and only stand with a protocol
     that has ports, and so do `source_ports`, which only Neutron's agent can ask for.  `icmp_type` and `icmp_code` only
-    stand with ICMP (1) in IPv4 and ICMPv6 (58) in IPv6.
+    stand with ICMP (1) in IPv4 and ICMPv6 (58) in IPv6.  `helper` only stands in a stateful group, with one port.
     """
 
     id: str
@@ -95,6 +102,7 @@ class Rule:
     action: Action = Action.ALLOW
     source_ports: PortRange | None = None
     log: Log | None = None
+    helper: Helper | None = None
 
 
 @dataclass(frozen=True, slots=True)

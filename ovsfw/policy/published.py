@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin
 from pydantic import AliasChoices, PlainValidator
 
 from ovsfw.policy import schema
-from ovsfw.policy.model import Action, Direction, Log, Position
+from ovsfw.policy.model import Action, Direction, Helper, Log, Position
 from ovsfw.policy.suppressions import SuppressionShape
 from ovsfw.policy.values import MAX_TEXT
 
@@ -36,6 +36,7 @@ _VALUES: dict[str, Json] = {
     "_action": {"enum": [each.value for each in Action]},
     "_reason": {"type": "string", "pattern": "\\S"},
     "date": {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"},
+    "_helper": {"enum": [each.value for each in Helper]},
     "_log": {"enum": [each.value for each in Log]},
     "_position": {"enum": [each.value for each in Position]},
     "_ethertype": {"type": "string", "pattern": "^[Ii][Pp][Vv][46]$"},

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from ovsfw.policy import protocols
+from ovsfw.policy import helpers, protocols
 from ovsfw.policy.addresses import Family, Prefix
 from ovsfw.policy.decisions import unloggable
 from ovsfw.policy.model import Direction, PortRange, Remote, RemoteAddressGroup, RemoteGroup, Rule
@@ -43,12 +43,15 @@ class RuleReader:
         """Where each rule stands, by its id."""
         return {**self._made, **{identifier: path[:-1] for identifier, path in self._given.items()}}
 
-    def read(self, data: object, path: Path, group: str) -> Rule | None:
+    def read(self, data: object, path: Path, group: str, *, stateful: bool) -> Rule | None:
         """A rule of a group, with an id; None when it is none.  Reports what is wrong with it."""
         found = read(RuleShape, data, path, self.report)
         if found is None:
             return None
-        rule = _Reading(*found, path, self).rule()
+        shape, wrong = found
+        rule = replace(_Reading(shape, wrong, path, self).rule(), helper=shape.helper)
+        if not wrong and (why := helpers.unfit(rule, stateful=stateful)):
+            self.report.add((*path, "helper"), why)
         return self._named(rule, content_id(group, rule), path)
 
     def read_of_tier(self, data: object, path: Path, tier: str) -> Rule | None:
@@ -61,6 +64,8 @@ class RuleReader:
         if why := unmatchable(rule):
             # What a tier denies must not pass because a rule silently matches nothing.
             self.report.add((*path, "protocol"), why)
+        if shape.helper is not None:
+            self.report.add((*path, "helper"), "a rule of a tier has no helper; give it to a rule of a security group")
         return self._named(rule, tier_content_id(tier, rule), path)
 
     def _named(self, rule: Rule, made: str, path: Path) -> Rule:
@@ -216,6 +221,8 @@ def _content(rule: Rule) -> str:
     parts += [part for part in (rule.ports, rule.icmp_type, rule.icmp_code) if part is not None]
     if rule.source_ports is not None:
         parts += ["by", rule.source_ports]
+    if rule.helper is not None:
+        parts += ["with", rule.helper.value]
     if rule.remote is not None:
         parts += ["from" if rule.direction is Direction.INGRESS else "to", _remote_text(rule.remote)]
     return "-".join(map(str, parts))

@@ -25,6 +25,7 @@ from ovsfw.policy.values import (
     ConnectionLimit,
     DirectionWord,
     EthertypeWord,
+    HelperWord,
     Identifier,
     LogWord,
     Mac,
@@ -120,6 +121,7 @@ class RuleShape(Shape):
     remote_group_id: Text | None = None
     remote_address_group_id: Text | None = None
     log: LogWord | None = None
+    helper: HelperWord | None = None
 
 
 class TierRuleShape(RuleShape):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import product
 
 from ovsfw.policy.addresses import Family
+from ovsfw.policy.helpers import helped
 from ovsfw.policy.model import Action, Direction, Policy, Port, Tier
 
 # Open vSwitch gives up on a packet after 4,096 lookups (MAX_RESUBMITS), which both sides of a connection, or the sender
@@ -39,11 +40,12 @@ def too_long(policy: Policy, ports: Iterable[Port]) -> Iterator[str]:
         sizes = [(tier, size(tier, direction, family)) for tier in policy.tiers]
         for groups, port in of_port.items():
             cost = [size_of_tier for tier, size_of_tier in sizes if tier.concerns(groups)]
-            if sum(cost) + LOOKUPS_PER_GROUP * len(groups) > MAX_LOOKUPS:
+            asked = len(groups) + sum(1 for rule in helped(policy, groups) if rule.direction is direction)
+            if sum(cost) + LOOKUPS_PER_GROUP * asked > MAX_LOOKUPS:
                 yield (
                     f"port {port.id} has {len(cost):,} tiers with {sum(cost) - len(cost):,} {family.ethertype} "
                     f"{direction.value} rules; Open vSwitch can take {MAX_LOOKUPS:,} tiers and rules of them, "
-                    f"less {LOOKUPS_PER_GROUP} for each security group of the port"
+                    f"less {LOOKUPS_PER_GROUP} for each security group of the port, and each rule with a helper"
                 )
 
 

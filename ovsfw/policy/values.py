@@ -14,7 +14,7 @@ from pydantic import PlainValidator
 
 from ovsfw.policy import protocols
 from ovsfw.policy.addresses import Family, Prefix, parse_mac
-from ovsfw.policy.model import Action, Direction, Log, Position
+from ovsfw.policy.model import Action, Direction, Helper, Log, Position
 from ovsfw.policy.places import MAX_DIGITS, show
 
 # A document names the same few prefixes again and again.
@@ -109,6 +109,12 @@ def _position(value: object) -> Position:
     raise ValueError(f"{show(value)} is not a position; use before or after (the security groups)")
 
 
+def _helper(value: object) -> Helper:
+    if isinstance(value, str) and value in set(Helper):
+        return Helper(value)
+    raise ValueError(f"{show(value)} is not a helper of conntrack; use ftp or tftp")
+
+
 def _log(value: object) -> Log:
     if isinstance(value, str) and value in set(Log):
         return Log(value)
@@ -141,5 +147,6 @@ EthertypeWord = Annotated[Family, PlainValidator(_ethertype)]
 Protocol = Annotated[int | None, PlainValidator(_protocol)]
 ActionWord = Annotated[Action, PlainValidator(_action)]
 PositionWord = Annotated[Position, PlainValidator(_position)]
+HelperWord = Annotated[Helper, PlainValidator(_helper)]
 LogWord = Annotated[Log, PlainValidator(_log)]
 ConnectionLimit = Annotated[int, PlainValidator(_limit)]

@@ -56,6 +56,7 @@ class Connection:
 
     `sender` and `receiver` are port ids of the policy, None for a machine outside it.  `source_port` and
     `destination_port` stand for TCP, UDP, SCTP, DCCP and UDP-Lite; for ICMP and ICMPv6 `icmp_type` and `icmp_code` do.
+    `control` is the connection in which this one was agreed, where a helper of conntrack has read that.
     """
 
     sender: str | None
@@ -67,6 +68,7 @@ class Connection:
     destination_port: int = 0
     icmp_type: int = 0
     icmp_code: int = 0
+    control: Connection | None = None
 
     @property
     def family(self) -> Family:
@@ -220,9 +222,10 @@ def _is_icmpv6(connection: Connection, types: frozenset[int]) -> bool:
 
 
 def _by_rules(policy: Policy, port: Port, connection: Connection, direction: Direction) -> Judgement:
-    """The first who has an opinion: the tiers before, the groups, the tiers after."""
+    """The first who has an opinion: the tiers before, a rule with a helper, the groups, the tiers after."""
     return (
         _by_tiers(policy.tiers_for(port.security_groups, Position.BEFORE), policy, connection, direction)
+        or _by_helper(policy, port, connection.control)
         or _by_groups(policy, port, connection, direction)
         or _by_tiers(policy.tiers_for(port.security_groups, Position.AFTER), policy, connection, direction)
         or Judgement(allowed=False, reason=f"no {direction.value} rule of its groups allows it")
@@ -250,6 +253,15 @@ def _last_word(tier: Tier, rule: Rule) -> Judgement:
         return Judgement(allowed=True, rules=(rule,), tier=tier)
     does = "rejects" if rule.action is Action.REJECT else "denies"
     return Judgement(allowed=False, rules=(rule,), reason=f"rule {rule.id} of tier {tier.id} {does} it", tier=tier)
+
+
+def _by_helper(policy: Policy, port: Port, control: Connection | None) -> Judgement | None:
+    """A rule with a helper that lets this port have a control connection lets it have the data connections, too."""
+    if control is None:
+        return None
+    said = _egress(policy, control) if control.sender == port.id else _ingress(policy, control)
+    rules = tuple(rule for rule in said.rules if rule.helper is not None)
+    return Judgement(allowed=True, rules=rules) if rules else None
 
 
 def _by_groups(policy: Policy, port: Port, connection: Connection, direction: Direction) -> Judgement | None:

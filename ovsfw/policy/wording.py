@@ -47,12 +47,14 @@ def rule_text(policy: Policy, rule: Rule) -> str:
 
 
 def service_text(rule: Rule) -> str:
-    """`tcp/80-90`, `icmp/8/0`, `anything`."""
+    """`tcp/80-90`, `icmp/8/0`, `anything`, `tcp/21 with its data connections`."""
     text = _protocol_text(rule.protocol)
     if isinstance(rule.ports, PortRange) and rule.ports not in ANY_PORT:
         text += f"/{rule.ports}"
     if rule.source_ports is not None:
         text += f" from port {rule.source_ports}"
+    if rule.helper is not None:
+        text += " with its data connections"
     return "/".join([text, *(str(part) for part in (rule.icmp_type, rule.icmp_code) if part is not None)])
 
 

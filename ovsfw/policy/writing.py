@@ -95,6 +95,8 @@ def _rule(rule: Rule) -> Document:
         "port_range_max": high,
         "log": _log(rule.log),
     }
+    if rule.helper is not None:
+        found["helper"] = rule.helper.value
     match rule.remote:
         case Prefix():
             found["remote_ip_prefix"] = str(rule.remote)

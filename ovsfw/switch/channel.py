@@ -158,8 +158,8 @@ class Channel:
 
         Returns when it has been done; the flows of table `remark` must be installed.  Raises SwitchError.
         """
-        alike = lru_cache(lambda zone: encode_actions(remark_actions(zone, blocked=blocked)))
-        await self._show(entries, lambda entry: alike(entry.zone))
+        alike = lru_cache(lambda zone, helped: encode_actions(remark_actions(zone, blocked=blocked, helped=helped)))
+        await self._show(entries, lambda entry: alike(entry.zone, entry.is_helped))
 
     async def take_over(self, entries: Collection[Tracked]) -> None:
         """Write the mark and label of each into the connection, unless it has a mark by now.

@@ -122,7 +122,9 @@ def tag_of(packet: bytes) -> int:
 def test_the_flows_say_what_the_policy_says(switch: DummySwitch, hook: Hook, data: st.DataObject) -> None:
     """Alone on the bridge, and with the flows of Neutron's agent before and behind.
 
-    Where there are two networks, the same packets are sent in both, turn by turn.
+    Where there are two networks, the same packets are sent in both, turn by turn.  Rules with a helper are among them;
+    what their helpers expect is for tests/ovs/packets/test_helpers.py, because this datapath helps on the ports of FTP
+    and TFTP alone, and a data connection needs a whole conversation before it.
     """
     if hook is NEUTRON:
         add_agent_flows(switch.switch, BRIDGE)

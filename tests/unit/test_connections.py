@@ -17,6 +17,7 @@ from ovsfw.policy.addresses import AddressSet, Family, Prefix
 from ovsfw.policy.model import (
     Claim,
     Direction,
+    Helper,
     Policy,
     Port,
     PortRange,
@@ -39,14 +40,17 @@ def group(name: str, *rules: Rule, stateful: bool = True) -> SecurityGroup:
 
 
 OUT = Rule("out", Direction.EGRESS, Family.IPV4)
+DATA_IN = Rule("data", Direction.INGRESS, Family.IPV4, 6, PortRange(50000, 50000))
 WEB = Rule("web", Direction.INGRESS, Family.IPV4, 6, PortRange(80, 80))
-CLOSED, CLIENT, SERVER = group("closed"), group("client", OUT), group("server", WEB)
+FTP = Rule("ftp", Direction.INGRESS, Family.IPV4, 6, PortRange(21, 21), helper=Helper.FTP)
+CLOSED, CLIENT, SERVER = group("closed"), group("client", OUT, DATA_IN), group("server", WEB)
+OPEN, FILES = group("open", OUT, replace(OUT, id="in", direction=Direction.INGRESS)), group("ftp", FTP)
 BINDINGS = Bindings(tuple(Binding(f"vm{n}", n, ZONE) for n in (1, 2, 3)))
 
 
 def policy(client: str = "client", server: str = "server", **more: Port) -> Policy:
     """vm1 asks, vm2 answers."""
-    groups = (CLOSED, CLIENT, SERVER, group("stateless", stateful=False))
+    groups = (CLOSED, CLIENT, SERVER, OPEN, FILES, group("stateless", stateful=False))
     ports = {
         "vm1": Port("vm1", mac(1), (host(1),), (), (client,)),
         "vm2": Port("vm2", mac(2), (host(2),), (), (server,)),
@@ -70,6 +74,10 @@ def fate(found: Tracked, wanted: Policy, bindings: Bindings = BINDINGS) -> Fate:
 
 
 BOTH = mark(1, 2)
+# vm1 asks vm2 for files; the mark of a data connection is that of its control connection.
+CONTROL = ",parent=(src=10.0.0.1,dst=10.0.0.2,sport=40000,dport=21)"
+DATA = Tracked(Tuple(6, "10.0.0.1", "10.0.0.2", 40001, 50000), ZONE, BOTH, 0, more=CONTROL)
+BACK = DATA._replace(key=Tuple(6, "10.0.0.2", "10.0.0.1", 20, 50000))
 CASES = [
     ("allowed by both", entry(BOTH), policy(), Fate.LIVE),
     ("the sender's rules no longer allow it", entry(BOTH), policy(client="closed"), Fate.CUT),
@@ -91,10 +99,17 @@ CASES = [
     ("nobody has the ofports: it sleeps", entry(mark(88, 89), 77, 78), policy(server="closed"), Fate.LIVE),
     ("a stateless side is asked for every packet anyway", entry(BOTH), policy(client="stateless"), Fate.LIVE),
     ("another's, and denied", entry(0), policy(server="closed"), Fate.FOREIGN),
-    ("only BLOCKED", entry(p.BLOCKED), policy(server="closed"), Fate.FOREIGN),
+    ("what stands for another, backwards, that is denied", entry(p.BLOCKED), policy(server="closed"), Fate.BLOCKED),
+    ("what stands for another, backwards, that is allowed", entry(p.BLOCKED, 2, 1), policy(server="open"), Fate.FORGET),
     ("no network of ours", entry(BOTH, zone=8), policy(server="closed"), Fate.FOREIGN),
     ("translated", entry(BOTH)._replace(plain=False), policy(server="closed"), Fate.FOREIGN),
-    ("of another", entry(BOTH)._replace(more=",parent=(src=...)"), policy(server="closed"), Fate.FOREIGN),
+    ("of another that is not told", entry(BOTH)._replace(more=",parent=(src=...)"), policy(), Fate.FOREIGN),
+    ("data that was agreed", DATA, policy(server="ftp"), Fate.LIVE),
+    ("data that goes the other way", BACK, policy(server="ftp"), Fate.LIVE),
+    ("data of a rule that is gone", DATA, policy(), Fate.CUT),
+    ("data that goes the other way, of a rule that is gone", BACK, policy(server="closed"), Fate.CUT),
+    ("data whose other end may not send it", DATA, policy(client="closed", server="ftp"), Fate.CUT),
+    ("data whose end is another now", DATA._replace(mark=mark(3, 2)), policy(server="ftp"), Fate.FORGET),
 ]
 
 

@@ -87,6 +87,15 @@ def test_what_begins_while_caches_follow_is_cut_too() -> None:
     assert [one.mark & p.BLOCKED for one in host.switch.tracked] == [p.BLOCKED]
 
 
+@pytest.mark.parametrize("more", [",helper=ftp", ",parent=(src=10.0.0.1,dst=10.0.0.2,sport=40000,dport=21)"])
+def test_what_a_helper_is_concerned_with_is_also_forgotten(more: str) -> None:
+    """Then it is blocked as one that conntrack does not know, which this switch makes nothing of."""
+    host = Host()
+    host.switch.tracked = [entry()._replace(more=more)]
+    assert host.change(CLOSED) == ["bundle", "block 1", "forget 1 connections", "block 1", "settled"]
+    assert host.switch.tracked == []
+
+
 def test_what_cannot_be_marked_is_forgotten() -> None:
     host = Host()
     host.switch.tracked = [entry(protocol=132)]

@@ -67,7 +67,12 @@ def test_what_is_translated_is_not_plain(was: str) -> None:
 def test_a_connection_of_another_names_it() -> None:
     [entry] = parse(f"{USERSPACE},parent=(src=10.0.0.1,dst=10.0.0.2,sport=1,dport=21)")
     assert entry.is_derived
-    assert not next(parse(USERSPACE)).is_derived
+    assert entry.is_helped
+    assert entry.control == Tuple(entry.key.protocol, "10.0.0.1", "10.0.0.2", 1, 21)
+    [control] = parse(f"{USERSPACE},helper=ftp")
+    assert (control.is_helped, control.is_derived, control.control) == (True, False, None)
+    [plain] = parse(USERSPACE)
+    assert not plain.is_helped
 
 
 def key(protocol: int, source: str, destination: str, *ports: int, echo: bool = False) -> Tuple:

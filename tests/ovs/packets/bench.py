@@ -20,6 +20,7 @@ from scapy.packet import Packet
 
 from ovsfw.compiler import Binding, Bindings, compile_policy
 from ovsfw.compiler.bindings import Uplink
+from ovsfw.compiler.identity import hint_in
 from ovsfw.compiler.ids import rule_hints
 from ovsfw.compiler.pipeline import EGRESS_LABEL, INGRESS_LABEL, ORIGIN, TABLE_NAMES, TARGET, Reason, Table, read_cookie
 from ovsfw.openflow.action import Place
@@ -289,5 +290,5 @@ class Bench:
     def rules_named(self, label: int) -> tuple[str, str]:
         """The ids of the egress and the ingress rule that a ct_label names; "" for none."""
         hints = {hint: found.id for hint, found in rule_hints(self.policy).items()}
-        low, high = _part(label, EGRESS_LABEL), _part(label, INGRESS_LABEL)
+        low, high = hint_in(label, EGRESS_LABEL), hint_in(label, INGRESS_LABEL)
         return hints[low] if low else "", hints[high] if high else ""
