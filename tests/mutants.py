@@ -72,7 +72,7 @@ MUTATIONS = (
     Mutation("invalid packets are judged like others", "standing",
              '(m.ct_state("+trk+inv"),), (), Reason.INVALID',
              '(m.ct_state("+trk+inv"),), (to(side.policy),), Reason.INVALID', STATE),
-    Mutation("connections forget whom they are for", "standing",
+    Mutation("connections forget whom they are for", "remembering",
              "    Move(Place(p.RECEIVER, 0, p.TARGET.length), p.TARGET),\n", ""),
     Mutation("stateless endpoints are tracked", "standing", "stateless, (to(side.policy),), Reason.UNTRACKED",
              "stateless, (Ct(p.ZONE, table=side.state.number),), Reason.UNTRACKED", RULES),
