@@ -19,6 +19,8 @@ from ovsfw.errors import ConfigError, StoreAwayError, StoreError
 
 DATABASE = "OVSFW"
 CONNECT_TIMEOUT = 3.0
+# Also of a whole policy, which is written in one transaction.
+ANSWER_TIMEOUT = 60.0
 # An answer is one JSON object of any length; this is only how much is read at once.
 _READ_SIZE = 1 << 18
 _DECODER = json.JSONDecoder()
@@ -107,14 +109,20 @@ class Connection:
         self._listener = asyncio.create_task(self._listen())
 
     async def call(self, method: str, params: Sequence[object]) -> Any:  # noqa: ANN401 - whatever it answers
-        """What the server answers.  Raises StoreError when it refuses, OSError when the connection is lost."""
+        """What the server answers.  Raises StoreError when it refuses, OSError when the connection is lost.
+
+        Where the network is cut, nobody says so: it counts as lost after `ANSWER_TIMEOUT` seconds.
+        """
         if self._listener.done():
             raise ConnectionResetError(f"{self.address}: the connection is closed")
         self._number += 1
         answer = self._answers[self._number] = asyncio.get_running_loop().create_future()
         self._send({"id": self._number, "method": method, "params": params})
         await self._writer.drain()
-        message = await answer
+        try:
+            message = await asyncio.wait_for(answer, ANSWER_TIMEOUT)
+        except asyncio.TimeoutError:
+            raise ConnectionResetError(f"{self.address}: no answer within {ANSWER_TIMEOUT:.0f} s") from None
         if message.get("error") is not None:
             raise StoreError(f"{self.address}: {words(message['error'])}")
         return message["result"]
