@@ -27,7 +27,7 @@ COPIED = ("ovsfw", "tests", "pyproject.toml")
 TIMEOUT = 240.0
 LAW2 = "tests/ovs/test_law2.py"
 PACKETS = "tests/ovs/packets"
-SPOOF, STATE, RULES = (f"{PACKETS}/test_{name}.py" for name in ("spoof_guard", "state", "rules"))
+SPOOF, STATE, RULES, HELPERS = (f"{PACKETS}/test_{name}.py" for name in ("spoof_guard", "state", "rules", "helpers"))
 BROADCAST, ISOLATION, UNKNOWN = (
     f"{PACKETS}/test_{name}.py" for name in ("broadcast", "isolation", "unknown_and_unfiltered")
 )
@@ -83,8 +83,12 @@ MUTATIONS = (
              "groups[name] for name in sorted(names)[-1:])", RULES),
     Mutation("unknown ports may send", "endpoints", "(m.IN_PORT(binding.ofport),), (), why",
              "(m.IN_PORT(binding.ofport),), (to(p.FORWARD),), why", UNKNOWN),
-    Mutation("broadcast reaches every class", "networks", "match = (p.CLASS(leader), ACCEPTED[p.INGRESS_RULE])",
-             "match = (p.CLASS(leader),)", BROADCAST),
+    Mutation("broadcast reaches every class", "networks", "(p.FAN_OUT_DELIVER, (here, ACCEPTED[p.INGRESS_RULE]),",
+             "(p.FAN_OUT_DELIVER, (here,),", BROADCAST),
+    # Helpers
+    Mutation("data is remembered whoever sends it", "helpers", "(p.COMMIT, p.COMMITTED, (*elsewhere, known)),",
+             "(p.COMMIT, p.COMMITTED, (ACCEPTED[p.INGRESS_RULE],)),", HELPERS),
+    Mutation("tiers are not asked about data", "helpers", "Course(before=course.before, ", "Course(", HELPERS),
 )  # fmt: skip
 
 

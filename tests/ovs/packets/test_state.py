@@ -26,7 +26,7 @@ from ovsfw.compiler.pipeline import (
     UNTAGGED,
     Reason,
 )
-from tests.ovs.packets.bench import Bench, Json, egress, ingress, mac, policy_of, vm
+from tests.ovs.packets.bench import NUMBERS, Bench, Json, egress, ingress, mac, policy_of, vm
 from tests.ovs.packets.frames import (
     address_of,
     arp,
@@ -113,6 +113,27 @@ def test_a_reply_to_somebody_else(served: Bench, family: int) -> None:
     served.sends("uplink", udp(family, "outside", "vm1", **BACK)).stopped(by=Reason.DENIED, table=INGRESS_VERDICT)
     served.sends("vm3", udp(family, "vm3", "vm1", **BACK)).stopped(by=Reason.DENIED, table=INGRESS_VERDICT)
     served.sends("vm2", udp(family, "vm2", "vm1", **BACK)).reaches("vm1")
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+@pytest.mark.parametrize(("client", "server"), PAIRS)
+def test_large_packets(served: Bench, family: int, protocol: str, client: str, server: str) -> None:
+    """Of 8,000 bytes and not in fragments: a question, its answer, and what no rule accepts."""
+    ports = [f"p{NUMBERS[port_of(name)]}" for name in (client, server)]
+    served.switch.switch.vsctl(
+        *(word for port in ports for word in ("--", "set", "interface", port, "mtu_request=9000"))
+    )
+    question, answer = answer_to(protocol, family, client, server)
+    if protocol == "tcp":
+        served.sends(port_of(client), question).reaches(port_of(server))
+        served.sends(port_of(server), answer).reaches(port_of(client))
+        question = tcp(family, client, server, flags="A", seq=1001, ack=2001)
+        answer = tcp(family, server, client, **BACK, flags="A", seq=2001, ack=9001)
+    jumbo = Raw(b"x" * 8000)
+    served.sends(port_of(client), question / jumbo).reaches(port_of(server))
+    served.sends(port_of(server), answer / jumbo).reaches(port_of(client))
+    if server != "outside":
+        served.sends(port_of(client), udp(family, client, server, dport=81) / jumbo).stopped(by=Reason.DENIED)
 
 
 def test_a_whole_tcp_connection(served: Bench, family: int) -> None:
