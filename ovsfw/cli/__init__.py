@@ -14,10 +14,10 @@ from pathlib import Path
 import ovsfw.cli.check as checking
 from ovsfw import __version__
 from ovsfw.cli import audit as auditing
-from ovsfw.cli import bridge, compiling, completion, connections, db, drops, graph, lab, running, show, why
+from ovsfw.cli import bridge, compiling, completion, connections, db, drops, graph, lab, migrate, running, show, why
 from ovsfw.errors import OvsfwError
 
-FAMILIES = (checking, auditing, graph, compiling, bridge, connections, running, show, why, drops, db, lab)
+FAMILIES = (checking, auditing, graph, compiling, bridge, connections, running, show, why, drops, db, migrate, lab)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,13 +1,15 @@
-"""The one thing that is written into the local OVSDB: a bridge's fail_mode.  The protocol is RFC 7047."""
+"""What is written into the local OVSDB: a bridge's fail_mode, and ports that take the place of others.  RFC 7047."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any, TypeAlias
 
 from ovsfw.errors import SwitchError
 
 TIMEOUT = 10.0
+Json: TypeAlias = dict[str, Any]
 
 
 async def set_secure(db: str, bridge: str) -> None:
@@ -16,18 +18,26 @@ async def set_secure(db: str, bridge: str) -> None:
     Where no controller is set, the switch drops all flows of the bridge when its fail_mode changes.
     """
     update = {"op": "update", "table": "Bridge", "where": [["name", "==", bridge]], "row": {"fail_mode": "secure"}}
-    request = {"id": 0, "method": "transact", "params": ["Open_vSwitch", update]}
+    result = await transact(db, update, what=f"fail_mode of {bridge} cannot be set")
+    if not result[0].get("count"):
+        raise SwitchError(f"{db}: fail_mode of {bridge} cannot be set: no such bridge")
+
+
+async def transact(db: str, *operations: Json, what: str) -> list[Json]:
+    """All of some operations or none; a result for each.  Raises SwitchError that begins with `what` went wrong."""
+    request = {"id": 0, "method": "transact", "params": ["Open_vSwitch", *operations]}
     try:
         reply = await asyncio.wait_for(_call(db, json.dumps(request)), TIMEOUT)
     except (OSError, ValueError, asyncio.TimeoutError) as error:
-        raise SwitchError(f"{db}: fail_mode cannot be set: {error or 'no answer'}") from None
-    results = reply.get("result") or [{}]
-    problem = reply.get("error") or results[-1].get("error")
-    if problem or not results[0].get("count"):
-        raise SwitchError(f"{db}: fail_mode of {bridge} cannot be set: {problem or 'no such bridge'}")
+        raise SwitchError(f"{db}: {what}: {error or 'no answer'}") from None
+    results: list[Json] = [result or {} for result in reply.get("result") or []]
+    problems = [result.get("details") or result["error"] for result in results if "error" in result]
+    if reply.get("error") or problems:
+        raise SwitchError(f"{db}: {what}: {problems[0] if problems else reply['error']}")
+    return results
 
 
-async def _call(db: str, request: str) -> dict[str, list[dict[str, object]]]:
+async def _call(db: str, request: str) -> Json:
     kind, _, address = db.partition(":")
     if kind == "unix":
         reader, writer = await asyncio.open_unix_connection(address)
@@ -40,7 +50,7 @@ async def _call(db: str, request: str) -> dict[str, list[dict[str, object]]]:
         while data := await reader.read(1 << 16):
             text += data.decode()
             try:
-                reply: dict[str, list[dict[str, object]]] = json.loads(text)
+                reply: Json = json.loads(text)
             except ValueError:
                 continue
             return reply

@@ -45,7 +45,7 @@ def until(ready: Callable[[], object], what: str, seconds: float = START_TIMEOUT
 
 def run(*command: str, check: bool = True, env: dict[str, str] | None = None) -> str:
     """What a command prints."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, timeout=300)
     if check and done.returncode:
         raise LabError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
@@ -135,7 +135,9 @@ class Vm:
 class Lab:
     """All of it; its state is the processes."""
 
-    def __init__(self, directory: Path, drivers: tuple[str, ...]) -> None:
+    def __init__(self, directory: Path, drivers: tuple[str, ...], *, distributed: bool = False) -> None:
+        """`distributed`: agents also have l2population, distributed routing and explicitly_egress_direct."""
+        self._distributed = distributed
         self.directory = directory.resolve()
         self.logs = self.directory / "log"
         self.hosts = [
@@ -263,6 +265,9 @@ class Lab:
                 database=f"mysql+pymysql://root@localhost/neutron?unix_socket={mysql}/sock&charset=utf8mb3",
             )
         )
+        if self._distributed:
+            with (conf / "neutron.conf").open("a") as file:
+                file.write(_DISTRIBUTED_SERVER)
         (conf / "uwsgi.ini").write_text(_UWSGI_CONF)
 
     def start_server(self) -> None:
@@ -314,6 +319,7 @@ class Lab:
                 extensions="ovsfw_log,qos" if host.driver == "ovsfw" else "log,qos",
                 decisions=host.decisions,
             )
+            + (_DISTRIBUTED_AGENT if self._distributed else "")
             + "".join(f"[privsep{section}]\nhelper_command = {helper}\n" for section in sections)
         )
 
@@ -410,6 +416,20 @@ mechanism_drivers = openvswitch
 extension_drivers = port_security,qos
 [ml2_type_vxlan]
 vni_ranges = 1000:1999
+"""
+# The routers of the server have no L3 agent, but agents ask for what distributed ones need.
+_DISTRIBUTED_SERVER = """
+[DEFAULT]
+service_plugins = log,qos,trunk,router
+[ml2]
+mechanism_drivers = openvswitch,l2population
+"""
+_DISTRIBUTED_AGENT = """
+[agent]
+l2_population = true
+arp_responder = true
+enable_distributed_routing = true
+explicitly_egress_direct = true
 """
 _UWSGI_CONF = """
 [uwsgi]
