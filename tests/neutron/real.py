@@ -122,9 +122,11 @@ def stateless(bench: Bench, on: Machines) -> None:
     machine = bench.boot("bare", bare)
     listen(machine, 80)
     tcp(bare, 80)
+    until(lambda: connects(on.client, machine, 80), "stateless, as it begins", OBEY_TIMEOUT)
     for old in [each for each in bare["security_group_rules"] if each["direction"] == "egress"]:
         delete("security-group-rule", old)
     if bench.is_ours:
+        bench.obeys("stateless, no answers", lambda: not connects(on.client, machine, 80))
         stays(lambda: not connects(on.client, machine, 80), "an answer passes without a rule")
     rule(bare, direction="egress")
     bench.obeys("stateless, both directions", lambda: connects(on.client, machine, 80))
