@@ -7,6 +7,7 @@ the call returns, or when the agent leaves `defer_apply`.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -43,6 +44,8 @@ class OvsfwFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]
             raise RuntimeError(f"ovsfw cannot use this agent's integration bridge: {error}") from error
 
     def _begin(self, bridge: Any) -> None:  # noqa: ANN401
+        if is_green():
+            raise RuntimeError("this agent runs on eventlet; ovsfw needs the agent of Neutron 27 or newer")
         self.int_br = SimpleNamespace(br=bridge)
         self._filtered: dict[str, dict[str, Any]] = {}
         self._deferred = 0
@@ -126,3 +129,9 @@ class OvsfwFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]
     def _changed(self) -> None:
         if self._deferred <= 0:
             self._engine.flush()
+
+
+def is_green() -> bool:
+    """Whether eventlet has replaced threads, which the loop of the engine would wait for in vain."""
+    patcher = sys.modules.get("eventlet.patcher")
+    return patcher is not None and bool(patcher.is_monkey_patched("thread"))

@@ -62,7 +62,7 @@ def api(method: str, path: str, body: Json | None = None) -> Any:
     headers = {"Content-Type": "application/json", "X-Project-Id": PROJECT}
     request = urllib.request.Request(f"{API}/v2.0/{path}", data, headers, method=method)  # noqa: S310
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=180) as answer:  # noqa: S310
             text = answer.read()
     except urllib.error.HTTPError as error:
         raise LabError(f"{method} {path}: {error.code} {error.read().decode()[:300]}") from None
@@ -347,6 +347,11 @@ class Lab:
     def agent_log(self, host: Host) -> str:
         """What the agent of a host has said, all its lives long."""
         return (self.logs / f"{host.name}-agent.log").read_text()
+
+    def heard_of(self, host: Host) -> str:
+        """When the server has last heard of an agent."""
+        (agent,) = api("GET", f"agents?host={host.name}")["agents"]
+        return str(agent["heartbeat_timestamp"])
 
     def _is_alive(self, name: str) -> bool:
         return any(agent["alive"] for agent in api("GET", f"agents?host={name}")["agents"])
