@@ -202,7 +202,7 @@ async def move_back(db: str, bridge: str, only: str = "") -> list[str]:
     for each in chosen:
         ids = {key: value for key, value in each.port.ids.items() if key != _INSTEAD_OF}
         await _swap(db, bridge, each.port, (each.port.ids[_INSTEAD_OF], ids), "")
-        links.set_master(each.port.name, _device("qbr", each.id))
+        links.enter(each.port.name, _device("qbr", each.id))
     return [each.id for each in chosen]
 
 
@@ -223,13 +223,13 @@ async def _swap(db: str, bridge: str, old: Plugged, new: tuple[str, dict[str, st
     if master:
         if links.master_of(device) != master:
             raise ConfigError(f"{device} is not in {master}; nothing was changed")
-        links.set_master(device, "")
+        links.leave(device, master)
     try:
         await replug.replace(db, bridge, old, device, ids)
     except SwitchError:
         await _undo(db, bridge, old, device)
         if master:
-            links.set_master(device, master)
+            links.enter(device, master)
         raise
 
 

@@ -1,14 +1,18 @@
-"""Which Linux bridge a network device is in; ip-link(8)."""
+"""Which Linux bridge a network device is in (netdevice(7); linux/sockios.h: SIOCBRADDIF and SIOCBRDELIF)."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
+import fcntl
+import socket
+import struct
 from pathlib import Path
 
 from ovsfw.errors import SwitchError
 
 _DEVICES = Path("/sys/class/net")
+_ADD, _DELETE = 0x89A2, 0x89A3
+# The name of the bridge, and the number of the device.
+_REQUEST = struct.Struct("16si20x")
 
 
 def master_of(device: str) -> str:
@@ -20,12 +24,19 @@ def master_of(device: str) -> str:
     return master.resolve().name if master.exists() else ""
 
 
-def set_master(device: str, bridge: str) -> None:
-    """Put a device into a bridge, or with "" out of the one it is in.  Raises SwitchError."""
-    program = shutil.which("ip", path="/usr/sbin:/sbin:/usr/bin:/bin") or "ip"
-    where = ["master", bridge] if bridge else ["nomaster"]
-    done = subprocess.run(  # noqa: S603 - names of devices
-        [program, "link", "set", "dev", device, *where], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise SwitchError(f"{device} cannot be put into {bridge or 'no bridge'}: {done.stderr.strip()}")
+def enter(device: str, bridge: str) -> None:
+    """Put a device into a bridge.  Raises SwitchError."""
+    _ask(_ADD, device, bridge, "be put into")
+
+
+def leave(device: str, bridge: str) -> None:
+    """Take a device out of its bridge.  Raises SwitchError."""
+    _ask(_DELETE, device, bridge, "be taken out of")
+
+
+def _ask(command: int, device: str, bridge: str, what: str) -> None:
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            fcntl.ioctl(asking, command, _REQUEST.pack(bridge.encode(), socket.if_nametoindex(device)))
+    except OSError as error:
+        raise SwitchError(f"{device} cannot {what} {bridge}: {error.strerror or error}") from None
