@@ -13,7 +13,7 @@ the_rule_is() {
     local pattern='port_range_min: 9000'
     [ "$1" = there ] || sed -i.new "/$pattern/d" "$POLICY"
     [ "$1" = gone ] || cp ovsfw/lab/three-tier.yaml "$POLICY"
-    until_true 30 "the switch holds the new policy" verify
+    until_true 120 "the switch holds the new policy" verify
 }
 
 say "the shop, and the daemon that guards it"

@@ -10,6 +10,6 @@ lab_up
 start_daemon
 say "ovs-ofctl del-flows br-int"
 lab exec switch ovs-ofctl del-flows br-int
-until_true 30 "the flows have come back" verify
+until_true 120 "the flows have come back" verify
 say "the truth"
 lab matrix

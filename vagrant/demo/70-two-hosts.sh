@@ -23,7 +23,7 @@ tidy() {
 ping_from_here() {
     ovsfw lab exec monitor ping -n -i 0.05 "$2" > "$PLACE/$1" &
     PINGS[$1]=$!
-    until_true 30 "$1 answers" grep -q time= "$PLACE/$1"
+    until_true 120 "$1 answers" grep -q time= "$PLACE/$1"
 }
 
 # finish NAME: LOST is how many were not answered.

@@ -10,7 +10,7 @@ declare -A SENDING
 serve() {
     ovsfw lab exec --name "$LAB" "$1" python3 -I "$STREAM" serve "$2" "$3" > "$STREAMS/$1.serves" &
     SERVERS+=($!)
-    until_true 30 "$1 serves" grep -q ready "$STREAMS/$1.serves"
+    until_true 120 "$1 serves" grep -q ready "$STREAMS/$1.serves"
 }
 
 # begin NAME SENDER SOURCE DESTINATION PORT: a TCP connection with a packet every 10 ms, until `finish NAME`
@@ -19,7 +19,7 @@ begin() {
     while [ -e "$STREAMS/$1.goes-on" ]; do sleep 0.1; done |
         ovsfw lab exec --name "$LAB" "$2" python3 -I "$STREAM" send tcp "$3" "$4" "$5" > "$STREAMS/$1" &
     SENDING[$1]=$!
-    until_true 30 "$1 is connected" grep -q ready "$STREAMS/$1"
+    until_true 120 "$1 is connected" grep -q ready "$STREAMS/$1"
 }
 
 # finish NAME: ends it.  Then MISSING is how many packets were not answered, TOLD says it in words.
