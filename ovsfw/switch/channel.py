@@ -75,9 +75,10 @@ class Channel:
 
         async def ask(connection: Connection) -> bool:
             connection.unasked = lambda message: heard(events(message))
-            xid = connection.xids()
-            await connection.send([monitor_request(tables, xid)])
-            return bool((await connection.answer(xid)).type != ofproto.OFPT_ERROR)
+            xid = connection.xids(2)
+            await connection.send([monitor_request(tables, xid), wire.barrier(xid + 1)])
+            # One that is too old refuses without saying what: its error has the transaction id 0.
+            return not await _refusals(connection, xid + 1)
 
         return await self._ask(ask, "starting the flow monitor")
 

@@ -20,10 +20,10 @@ from tests.ovs.test_daemon import document, is_verified, ours, plug
 from tests.running import running, until
 
 pytestmark = pytest.mark.ovs
-_HEADER, _ERROR, _KIND = struct.Struct("!BBHI"), struct.Struct("!HH"), struct.Struct("!H")
+_HEADER, _KIND = struct.Struct("!BBHI"), struct.Struct("!H")
 _OFPT_ERROR, _MULTIPART_REQUEST, _FLOW_MONITOR = 1, 18, 16
-_BAD_REQUEST, _BAD_MULTIPART = 1, 2
-_QUOTED = 64
+# What 2.17.9 sends, with the transaction id 0: OFPMOFC_BAD_FLAGS, as an error of Nicira's.
+_REFUSAL = bytes.fromhex("b0c20000000023200001020600010004")
 
 
 class Relay:
@@ -43,12 +43,11 @@ class Relay:
         with suppress(asyncio.IncompleteReadError, OSError):
             while True:
                 head = await reader.readexactly(_HEADER.size)
-                version, kind, size, xid = _HEADER.unpack(head)
+                version, kind, size, _ = _HEADER.unpack(head)
                 body = await reader.readexactly(size - _HEADER.size)
                 if kind == _MULTIPART_REQUEST and _KIND.unpack_from(body)[0] == _FLOW_MONITOR:
                     self.refused += 1
-                    said = _ERROR.pack(_BAD_REQUEST, _BAD_MULTIPART) + (head + body)[:_QUOTED]
-                    writer.write(_HEADER.pack(version, _OFPT_ERROR, _HEADER.size + len(said), xid) + said)
+                    writer.write(_HEADER.pack(version, _OFPT_ERROR, _HEADER.size + len(_REFUSAL), 0) + _REFUSAL)
                 else:
                     there.write(head + body)
                     await there.drain()
