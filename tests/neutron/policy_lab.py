@@ -90,7 +90,7 @@ class PolicyLab(Lab):
 
     def _has_groups(self) -> bool:
         try:
-            api("GET", "security-group-rules?protocol=none")
+            api("GET", "security-groups?name=none")
         except (LabError, OSError):
             return False
         return True
