@@ -21,6 +21,7 @@ from ovsfw.lab.shapes import SHAPES, shape
 from ovsfw.openflow.match import REGISTERS
 from ovsfw.openflow.text import format_flow
 from ovsfw.policy.document import parse
+from tests.mutants import table
 from tests.test_house import ROOT
 
 PAGES = sorted(
@@ -165,6 +166,10 @@ def test_every_packet_test_is_in_the_table_of_protections() -> None:
 
 def test_the_generated_parts_of_the_pipeline_page_are_current() -> None:
     assert fill(PIPELINE_PAGE, PIPELINE).splitlines() == PIPELINE_PAGE.splitlines(), "run scripts/regen-docs"
+
+
+def test_the_table_of_mutants_is_current() -> None:
+    assert (ROOT / "docs" / "mutants.md").read_text().endswith(f"\n\n{table()}"), "run scripts/regen-docs"
 
 
 def test_the_pipeline_page_tells_of_every_table() -> None:

@@ -24,6 +24,8 @@ from tests.strategies import OFPORTS, UPLINK
 
 pytestmark = pytest.mark.ovs
 EXAMPLES = int(os.environ.get("OVSFW_EXAMPLES", "40"))
+# Seconds; a long run may take as long as it needs.
+PATIENCE = 300 + 10 * EXAMPLES
 ETHERTYPE_VLAN = 0x8100
 
 
@@ -112,6 +114,7 @@ def tag_of(packet: bytes) -> int:
     return tag & 0xFFF if kind == ETHERTYPE_VLAN else 0
 
 
+@pytest.mark.timeout(PATIENCE)
 @pytest.mark.parametrize("hook", [STANDALONE, NEUTRON], ids=["standalone", "neutron"])
 @settings(
     max_examples=EXAMPLES,
