@@ -1,7 +1,8 @@
 """A change on trial: it is taken back unless somebody confirms it in time.
 
 What is put back are the flows that were read before, and the connections that were cut or revived.  Whatever ends the
-wait (time, Ctrl-C, SIGTERM, the end of the terminal) takes the change back; only SIGKILL cannot be seen.
+wait (time, Ctrl-C, SIGTERM, the end of the terminal) takes the change back; where the command is killed, its guardian
+does.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,8 @@ from pathlib import Path
 from ovsfw.apply import Bridge, Comparison, compare_with, opened, rundir_of
 from ovsfw.compiler import Program
 from ovsfw.connections import Due
-from ovsfw.errors import ConfigError, SwitchError
+from ovsfw.errors import ConfigError, OvsfwError, SwitchError
+from ovsfw.guardian import Guardian
 from ovsfw.policy.model import Policy
 from ovsfw.reconciler import Enforced, carry_out, change_between, enforce, read
 from ovsfw.settling import Settling
@@ -43,16 +45,33 @@ class Outcome:
     ended: str = ""
 
 
-async def apply_on_trial(policy: Policy, db: str, bridge: str, trial: Trial) -> Outcome:
+def apply_on_trial(policy: Policy, db: str, bridge: str, trial: Trial) -> Outcome:
     """Apply a policy, wait for somebody to confirm it, else take it back.
 
     Raises ConfigError when another change is on trial already, SwitchError when the switch refuses; where the change
     was made already, it has been taken back then, or the error says that it could not be.
     """
+    guardian: Guardian[Program | Due] = Guardian(lambda told: _finish(db, bridge, told))
+    try:
+        return asyncio.run(_apply_on_trial(policy, db, bridge, trial, guardian))
+    finally:
+        guardian.release()
+
+
+async def _apply_on_trial(
+    policy: Policy, db: str, bridge: str, trial: Trial, guardian: Guardian[Program | Due]
+) -> Outcome:
     async with opened(db, bridge) as held, _waiting(_socket(db, bridge)) as answer:
         before = await compare_with(held, policy)
+        as_before = _as_before(before)
+        guardian.tell(as_before)
         settling, done = Settling(held.channel), list[Due]()
-        settling.on_done = done.append
+
+        def note(due: Due) -> None:
+            done.append(due)
+            guardian.tell(due)
+
+        settling.on_done = note
         try:
             wanted = Enforced(policy, held.bindings, before.change)
             await enforce(held.channel, settling, wanted, is_new=True)
@@ -60,10 +79,10 @@ async def apply_on_trial(policy: Policy, db: str, bridge: str, trial: Trial) -> 
             trial.announce(comparison)
             ended = await answer.within(trial.seconds)
         except BaseException:
-            await _take_back(held, before, done)
+            await _take_back(held, as_before, done)
             raise
         if ended:
-            await _take_back(held, before, done)
+            await _take_back(held, as_before, done)
         return Outcome(comparison, ended)
 
 
@@ -180,12 +199,15 @@ async def _listen(path: Path, answer: _Answer) -> asyncio.AbstractServer:
         os.umask(before)
 
 
-async def _take_back(held: Bridge, before: Comparison, done: list[Due]) -> None:
-    """Flows and settings as they were, then the connections that were touched, in the opposite way."""
-    old = before.installed
-    no_flood = {ofport: ofport in old.settings.no_flood for ofport in before.program.no_flood}
-    settings = old.settings
-    wanted = Program(old.ours, no_flood, settings.fragment_ports, settings.connection_limits)
+def _as_before(before: Comparison) -> Program:
+    """What the bridge holds, as something that it could be told to hold."""
+    old, settings = before.installed, before.installed.settings
+    no_flood = {ofport: ofport in settings.no_flood for ofport in before.program.no_flood}
+    return Program(old.ours, no_flood, settings.fragment_ports, settings.connection_limits)
+
+
+async def _take_back(held: Bridge, wanted: Program, done: Iterable[Due]) -> None:
+    """Flows and settings as they were, and the connections that were touched, in the opposite way."""
     try:
         if not held.channel.is_open:
             await held.channel.connect(held.path)
@@ -196,3 +218,18 @@ async def _take_back(held: Bridge, before: Comparison, done: list[Due]) -> None:
         await carry_out(held.channel, change_between(now.ours, now.settings, wanted))
     except SwitchError as error:
         raise SwitchError(f"the change could NOT be taken back; the bridge holds the new policy: {error}") from None
+
+
+def _finish(db: str, bridge: str, told: Sequence[Program | Due]) -> None:
+    """The guardian's work: `told` is what the bridge held, and then what was done to connections."""
+
+    async def finish() -> None:
+        async with opened(db, bridge) as held:
+            for wanted in (thing for thing in told if isinstance(thing, Program)):
+                await _take_back(held, wanted, [thing for thing in told if isinstance(thing, Due)])
+
+    try:
+        asyncio.run(finish())
+        print("ovsfw: taken back: the command was killed; the bridge is as it was before", file=sys.stderr)  # noqa: T201
+    except OvsfwError as error:
+        print(f"ovsfw: the command was killed: {error}", file=sys.stderr)  # noqa: T201 - there is nobody else to tell

@@ -132,7 +132,7 @@ def _on_trial(args: argparse.Namespace) -> int:
         sys.stdout.flush()
 
     trial = Trial(args.confirm, announce)
-    outcome = asyncio.run(apply_on_trial(policy_of(args), args.db, args.bridge, trial))
+    outcome = apply_on_trial(policy_of(args), args.db, args.bridge, trial)
     if outcome.ended:
         print(f"ovsfw: taken back: {outcome.ended}; the bridge is as it was before", file=sys.stderr)
         return 1
