@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import takewhile
 from typing import NamedTuple
 
 from ovsfw.policy import protocols
-from ovsfw.policy.model import Direction, Policy, Port, RemoteAddressGroup, RemoteGroup, Rule
+from ovsfw.policy.model import Action, Direction, Policy, Port, Position, RemoteAddressGroup, RemoteGroup, Rule
 from ovsfw.policy.verdict import UNMATCHABLE_PORTS, Connection, matches
 
 MOST, SLACK = 3, 1
@@ -38,18 +39,27 @@ class Miss(NamedTuple):
 
 
 def nearest(policy: Policy, port: Port, connection: Connection, direction: Direction) -> tuple[Miss, ...]:
-    """The rules of a port's groups that would have to change least to allow a connection, the best first.
+    """The rules that would have to change least to allow a connection of which no rule speaks, the best first.
 
-    At most three, none much worse than the best; empty when its groups have no rule in that direction.
+    At most three, none much worse than the best; empty when the port has no allowing rule in that direction.
     """
-    misses = [
-        Miss(rule, tuple(_differences(policy, rule, connection)))
-        for group in port.security_groups
-        for rule in policy.security_groups[group].rules
-        if rule.direction is direction
-    ]
+    rules = _asked(policy, port, connection, direction)
+    misses = [Miss(rule, tuple(_differences(policy, rule, connection))) for rule in rules]
     misses.sort(key=lambda miss: (miss.distance, miss.rule.id))
     return tuple(miss for miss in misses[:MOST] if miss.distance <= misses[0].distance + SLACK)
+
+
+def _asked(policy: Policy, port: Port, connection: Connection, direction: Direction) -> Iterator[Rule]:
+    """The rules that could allow it: of its groups, and of its tiers but for those behind a rule that passes it on."""
+    for group in port.security_groups:
+        yield from (rule for rule in policy.security_groups[group].rules if rule.direction is direction)
+    for position in Position:
+        for tier in policy.tiers_for(port.security_groups, position):
+            rules = [rule for rule in tier.rules if rule.direction is direction]
+            before = list(takewhile(lambda rule: not matches(policy, rule, connection), rules))
+            yield from (rule for rule in before if rule.action is Action.ALLOW)
+            if position is Position.BEFORE and len(before) < len(rules):
+                break
 
 
 def _differences(policy: Policy, rule: Rule, connection: Connection) -> Iterator[Difference]:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -17,19 +18,22 @@ from scapy.packet import Packet
 from scapy.utils import wrpcap
 
 from ovsfw.cli import main
-from ovsfw.compiler import Bindings, compile_policy
+from ovsfw.compiler import NEUTRON, Binding, Bindings, compile_policy
+from ovsfw.compiler.bindings import Uplink
 from ovsfw.compiler.identity import Identity
 from ovsfw.compiler.pipeline import COMMIT, INGRESS_VERDICT
 from ovsfw.explain.answer import answer
 from ovsfw.explain.legs import NoLegError, legs, mac_for
 from ovsfw.explain.live import Passage, passage
 from ovsfw.lab.vswitch import PrivateSwitch
+from ovsfw.policy.document import parse
 from ovsfw.policy.model import Policy
 from ovsfw.policy.verdict import Connection
 from ovsfw.switch.rundir import control_socket
 from ovsfw.switch.trace import trace
 from tests import strategies
 from tests.dummy import BRIDGE, DummySwitch
+from tests.neutron_agent import add_agent_flows
 from tests.strategies import OFPORTS
 
 pytestmark = pytest.mark.ovs
@@ -44,6 +48,12 @@ security_groups:
   - id: bastion
     rules:
       - {id: out, direction: egress}
+tiers:
+  - id: ops
+    rules:
+      - {id: no-81, direction: ingress, action: deny, protocol: tcp, port_range_min: 81, port_range_max: 81}
+      - {id: scrape, direction: ingress, action: allow, protocol: tcp, port_range_min: 9100, port_range_max: 9100,
+         remote_ip_prefix: 10.9.0.9/32}
 ports:
   - {id: vm1, name: web1, mac_address: "52:54:00:00:00:01", fixed_ips: [{ip_address: 10.9.0.1}], security_groups: [web]}
   - {id: vm2, name: jump, mac_address: "52:54:00:00:00:02", fixed_ips: [{ip_address: 10.9.0.2}],
@@ -107,6 +117,21 @@ def test_the_nearest_rules_say_what_differs(why: Why) -> None:
     assert "ingress of web1 (vm1): denied: no ingress rule of its groups allows it" in out
     assert "[rule ssh]\n      but its port is 22, not 23" in out
     assert "dropped in ingress_verdict: no rule accepted it" in out
+
+
+def test_a_tier_decides(why: Why) -> None:
+    """Where it denies, its rule is what would have to change; where nothing speaks, its rules may come nearest."""
+    status, out, _ = why("vm2 -> vm1 tcp/81")
+    assert status == 0
+    assert "ingress of web1 (vm1): denied by\n    ops: deny tcp/81 from anywhere" in out
+    assert "[rule no-81]" in out
+    assert "nearest" not in out
+    assert "dropped in ingress_verdict: a rule of a tier denies it" in out
+    status, out, _ = why("vm9 -> vm1 tcp/9100")
+    assert (status, "policy: ALLOWED" in out, "[rule scrape]" in out) == (0, True, True)
+    status, out, _ = why("vm2 -> vm1 tcp/9100")
+    assert status == 0
+    assert "[rule scrape]\n      but 10.9.0.2 is not in 10.9.0.9" in out
 
 
 @pytest.mark.parametrize(
@@ -199,12 +224,44 @@ def test_without_a_switch(policy: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert (offline.out, offline.err) == (asked.out, "")
 
 
-# --- For any policy: a second judge of law 2 --------------------------------------------------------------------------
+# --- In other places -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def dummy(dummy_ovs: PrivateSwitch) -> DummySwitch:
     return DummySwitch(dummy_ovs, OFPORTS)
+
+
+@pytest.mark.parametrize(
+    ("question", "fate"),
+    [
+        ("vm2 -> vm1 tcp/22", "from end to end: delivered to web1 (vm1), OpenFlow port 1"),
+        ("vm2 -> vm1 tcp/81", "from end to end: dropped in ingress_verdict: a rule of a tier denies it"),
+        ("vm2 -> 198.51.100.1 udp/53", "out of this host: left to the switch's own forwarding"),
+        ("198.51.100.1 -> vm1 tcp/80", "into this host: delivered to web1 (vm1), OpenFlow port 1"),
+    ],
+)
+def test_inside_the_flows_of_neutrons_agent(
+    dummy: DummySwitch, policy: Path, capsys: pytest.CaptureFixture[str], question: str, fate: str
+) -> None:
+    add_agent_flows(dummy.switch, BRIDGE)
+    bindings = Bindings((Binding("vm1", 1, 7), Binding("vm2", 2, 7)), tuple(map(Uplink, OFPORTS[2:])))
+    dummy.wire(bindings)
+    plugs = [("--", "set", "interface", f"p{bound.ofport}", f"external_ids:iface-id={bound.port_id}")
+             for bound in bindings.endpoints]  # fmt: skip
+    dummy.switch.vsctl(*chain.from_iterable(plugs))
+    dummy.keep_connections(compile_policy(parse(policy.read_text(), "policy"), bindings, NEUTRON))
+    try:
+        assert main(["why", "--db", dummy.switch.db, "--policy", str(policy), question]) == 0
+    finally:
+        dummy.switch.ofctl("del-flows", BRIDGE)
+    out = capsys.readouterr().out
+    assert f"switch br-int, {fate}" in out
+    assert "another program's flow: any, priority 0" in out
+    assert out.splitlines()[-1] == "  the switch does what the policy says"
+
+
+# --- For any policy: a second judge of law 2 --------------------------------------------------------------------------
 
 
 @settings(

@@ -11,8 +11,7 @@ from ovsfw.policy.near import nearest
 from ovsfw.policy.verdict import ICMP, TCP, UDP, UDPLITE, Connection
 
 IN = Direction.INGRESS
-POLICY = parse(
-    """
+TEXT = """
 security_groups:
   - id: web
     rules:
@@ -28,13 +27,36 @@ address_groups: [{id: office, addresses: [192.0.2.0/24]}]
 ports:
   - {id: vm1, mac_address: "52:54:00:00:00:01", fixed_ips: [{ip_address: 10.9.0.1}], security_groups: [web, empty]}
   - {id: vm2, mac_address: "52:54:00:00:00:02", fixed_ips: [{ip_address: 10.9.0.2}], security_groups: [empty]}
-""",
-    "test",
-)
+"""
+POLICY = parse(TEXT, "test")
 
 
 def to_vm1(source: str, protocol: int, port: int = 0, kind: int = 0) -> Connection:
     return Connection(None, "vm1", Prefix.parse(source), Prefix.parse("10.9.0.1"), protocol, 4000, port, icmp_type=kind)
+
+
+TIERS = """
+tiers:
+  - id: ops
+    applies_to: [web]
+    rules:
+      - {id: scrape, direction: ingress, action: allow, protocol: tcp, port_range_min: 9100, port_range_max: 9100}
+      - {id: deny, direction: ingress, action: deny, protocol: tcp, port_range_min: 9102, port_range_max: 9102}
+      - {id: rest, direction: ingress, action: pass, protocol: tcp}
+      - {id: never, direction: ingress, action: allow, protocol: tcp, port_range_min: 9101, port_range_max: 9102}
+  - {id: more, rules: [{id: never-either, direction: ingress, action: allow, remote_ip_prefix: 10.9.0.8/32}]}
+  - {id: last, position: after, rules: [{id: after, direction: ingress, action: allow, remote_ip_prefix: 10.9.0.9/32}]}
+"""
+
+
+def test_tiers_may_come_nearest_but_for_what_would_not_be_asked() -> None:
+    known = parse(f"{TEXT}{TIERS}", "test")
+    found = {miss.rule.id: str(miss) for miss in nearest(known, known.ports["vm1"], to_vm1("10.9.0.2", TCP, 9103), IN)}
+    assert found.keys() == {"scrape", "http", "after"}
+    assert found["scrape"] == "its port is 9100, not 9103"
+    assert found["after"] == "10.9.0.2 is not in 10.9.0.9"
+    other = {miss.rule.id for miss in nearest(known, known.ports["vm2"], to_vm1("10.9.0.2", TCP, 9103), IN)}
+    assert other == {"never-either", "after"}
 
 
 @pytest.mark.parametrize(
