@@ -9,7 +9,6 @@ over which flows are changed.
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import closing
 from pathlib import Path
 
@@ -21,8 +20,7 @@ from ovsfw.policy.model import Policy
 from ovsfw.policy.tiers import rejects
 from ovsfw.switch import packet_in
 from ovsfw.switch.connection import Connection
-
-logger = logging.getLogger(__name__)
+from ovsfw.switch.meters import Meters
 
 _NO_METERS = (
     "the policy rejects, but nobody tells the senders: {error}, without which a flood could not be held back; what is "
@@ -31,12 +29,12 @@ _NO_METERS = (
 
 
 class Answering:
-    """Its state: whether the switch has the meter (None: nobody has asked), and whether there is anything to answer."""
+    """Its state: whether there is anything to answer."""
 
     def __init__(self, path: Path) -> None:
         """`path` is the management socket of the bridge."""
         self._path = path
-        self._has_meter: bool | None = None
+        self._meters = Meters(path, (ANSWER_METER,), ANSWER_RATE, ANSWER_BURST, _NO_METERS)
         self._begin = asyncio.Event()
 
     async def prepare(self, policy: Policy, *, anew: bool) -> bool:
@@ -44,21 +42,9 @@ class Answering:
 
         `anew`: the switch may have lost what it had.  Raises SwitchError when it is away.
         """
-        if not rejects(policy):
+        if not rejects(policy) or not await self._meters.are_there(anew=anew):
             return False
-        if anew or self._has_meter is None:
-            self._has_meter = await self._make_meter()
-        if self._has_meter:
-            self._begin.set()
-        return self._has_meter
-
-    async def _make_meter(self) -> bool:
-        try:
-            await packet_in.add_meters(self._path, (ANSWER_METER,), ANSWER_RATE, ANSWER_BURST)
-        except packet_in.MeterRefusedError as error:
-            if self._has_meter is not False:
-                logger.warning("%s", _NO_METERS.format(error=error))
-            return False
+        self._begin.set()
         return True
 
     async def run(self) -> None:

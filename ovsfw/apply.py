@@ -14,7 +14,7 @@ from pathlib import Path
 from ovsfw.compiler import Bindings, Compiler, Hook, Program
 from ovsfw.compiler.hook import hook_of
 from ovsfw.compiler.pipeline import HOOK, Priority
-from ovsfw.compiler.recording import is_answering, is_logging, is_recording
+from ovsfw.compiler.recording import sent_by
 from ovsfw.openflow.flow import Flow, FlowSet
 from ovsfw.policy.model import Policy
 from ovsfw.reconciler import Change, Enforced, Installed, carry_out, change_between, enforce, read
@@ -118,8 +118,7 @@ async def compare_with(held: Bridge, policy: Policy) -> Comparison:
     installed = await read(held.channel)
     # A daemon may have hung the filter elsewhere, and left flows that send copies; whether they do is its business.
     hook = hook_of(installed.ours)
-    records, answers, logs = (holds(installed.ours) for holds in (is_recording, is_answering, is_logging))
-    program = Compiler(hook, records_drops=records, logs=logs).compile(policy, held.bindings, answers=answers)
+    program = Compiler(hook).compile(policy, held.bindings, sent_by(installed.ours))
     change = change_between(installed.ours, installed.settings, program)
     return Comparison(program, installed, change, held.bindings, tuple(_warnings(held, policy)), hook)
 

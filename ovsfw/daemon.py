@@ -73,7 +73,6 @@ class Daemon:
         self.supervisor.add("masks", self.crowding.run)
         if options.place.records_drops:
             self.supervisor.add("drops", self.sync.watch.run)
-            self.control.register("drops", "[PORT]", 0, 1, self.sync.watch.tell)
         self._decisions = Lines(options.decisions) if options.decisions else None
         if self._decisions is not None:
             self.supervisor.add("decisions", partial(self.sync.journal.run, self._decisions))
@@ -152,6 +151,7 @@ class Daemon:
         register("status", "[json]", 0, 1, self._status)
         register("reconcile", "", 0, 0, self._reconcile)
         register("reload", "", 0, 0, self._reload)
+        register("drops", "[PORT]", 0, 1, self.sync.watch.tell)
         register("dump", "", 0, 0, self._dump)
         register("vlog/set", "LEVEL", 1, 1, self._set_level)
         register("vlog/list", "", 0, 0, self._list_level)

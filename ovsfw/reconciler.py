@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
-from ovsfw.compiler import STANDALONE, Bindings, Compiler, Hook, Program
+from ovsfw.compiler import STANDALONE, Bindings, Compiler, Hook, Program, Sends
 from ovsfw.compiler.hook import HOOK_COOKIE
 from ovsfw.compiler.pipeline import CLASSIFY, FORWARD, OWN_TABLES, UNTAGGED, is_ours
 from ovsfw.connections import Judge
@@ -147,21 +147,19 @@ class Reconciler:
     A step changes flows; `settling` then brings live connections in line: let its `run` go on beside, or call `finish`.
     `others` are the flows of others, as they were when the switch was read last.
 
-    `answers` may be set at any time: then what is rejected is sent to be answered.
+    `sends`, which copies flows send, may be set at any time.
     """
 
-    def __init__(
-        self, switch: Switch, hook: Hook = STANDALONE, *, records_drops: bool = False, logs: bool = False
-    ) -> None:
+    def __init__(self, switch: Switch, hook: Hook = STANDALONE) -> None:
         """Start in doubt."""
         self._switch = switch
-        self._compiler = Compiler(hook, records_drops=records_drops, logs=logs)
+        self._compiler = Compiler(hook)
         self._agreed: Program | None = None
         self._doubts = 0
         self._is_new = True
         self.settling = Settling(switch)
-        self.answers = False
-        self._compiled: tuple[tuple[Policy, Bindings, bool], Program] | None = None
+        self.sends = Sends()
+        self._compiled: tuple[tuple[Policy, Bindings, Sends], Program] | None = None
         # What others have made of our flows since: a value, or None for a flow that is gone.
         self._drift: dict[Key, Value | None] = {}
         self._sending = Diff()
@@ -203,9 +201,9 @@ class Reconciler:
     def _compile(self, policy: Policy, bindings: Bindings) -> Program:
         """What was compiled last, when it was from the same."""
         last, program = self._compiled or (None, None)
-        if program is None or last is None or last[0] is not policy or last[1:] != (bindings, self.answers):
-            program = self._compiler.compile(policy, bindings, answers=self.answers)
-            self._compiled = (policy, bindings, self.answers), program
+        if program is None or last is None or last[0] is not policy or last[1:] != (bindings, self.sends):
+            program = self._compiler.compile(policy, bindings, self.sends)
+            self._compiled = (policy, bindings, self.sends), program
         return program
 
     async def _compare(self, policy: Policy, bindings: Bindings, *, settings_hold: bool) -> tuple[Program, Change]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from ovsfw.answering import Answering
 from ovsfw.cautions import Cautions
-from ovsfw.compiler import STANDALONE, Bindings, Hook
+from ovsfw.compiler import STANDALONE, Bindings, Hook, Sends
 from ovsfw.compiler.pipeline import OWN_TABLES
 from ovsfw.errors import OvsfwError, SwitchError
 from ovsfw.explain.journal import Journal
@@ -52,7 +52,8 @@ _NO_MONITOR = (
 class Place:
     """Which bridge: the address of the local OVSDB as `ovs-vsctl --db` has it, a name; and the filter's place in it.
 
-    `records_drops` says that what is dropped is taken down, `logs` that what the policy wants to have logged is.
+    `records_drops` says that what is dropped is taken down, where the switch has meters; `logs` that what the policy
+    wants to have logged is.
     """
 
     db: str
@@ -77,7 +78,7 @@ class Sync:
         self.record = Record()
         ears = Ears(self._heard_of_database, self._heard_of_ports, self._observe, lambda: self.doubt(""))
         self.links = Links(place.db, place.bridge, (place.hook.table, *sorted(OWN_TABLES)), ears)
-        self.reconciler = Reconciler(self.links.channel, place.hook, records_drops=place.records_drops, logs=place.logs)
+        self.reconciler = Reconciler(self.links.channel, place.hook)
         known = Known(self._known)
         self.watch, self.journal = Watch(self.links.path, known), Journal(self.links.path, known)
         self.answering = Answering(self.links.path)
@@ -202,11 +203,7 @@ class Sync:
             await set_secure(self.place.db, self.place.bridge)
             logger.warning("fail_mode of %s is secure now; it was not", self.place.bridge)
         await self._connect(why)
-        if self.reconciler.in_doubt and self.place.records_drops:
-            await self.watch.prepare()
-        if self.reconciler.in_doubt and self.place.logs:
-            await self.journal.prepare()
-        self.reconciler.answers = await self.answering.prepare(policy, anew=self.reconciler.in_doubt)
+        self.reconciler.sends = await self._sends(policy, anew=self.reconciler.in_doubt)
         whole, began = self.reconciler.in_doubt, time.perf_counter()
         change = await self.reconciler.step(policy, bindings, settings_hold=port_news == self._port_news_seen)
         self._port_news_seen = port_news
@@ -221,6 +218,13 @@ class Sync:
         self._warn(ovsdb.fail_mode(self.place.bridge))
         await self._source.applied(policy, self._filtered(policy, bindings))
         return said
+
+    async def _sends(self, policy: Policy, *, anew: bool) -> Sends:
+        """Which copies flows may send: those for which there are meters.  `anew`: they may have been lost."""
+        records = self.place.records_drops and await self.watch.meters.are_there(anew=anew)
+        if self.place.logs and anew:
+            await self.journal.prepare()
+        return Sends(records, await self.answering.prepare(policy, anew=anew), self.place.logs)
 
     def _known(self) -> tuple[Policy, Bindings] | None:
         return None if self.policy is None or self.bindings is None else (self.policy, self.bindings)

@@ -58,8 +58,8 @@ MUTATIONS = (
     Mutation("rules of remote sets are plain rules", "groups", "(m.CONJ_ID(sets[remote_name(rule.remote)]),)", "()"),
     Mutation("prefixes of rules are not asked for", "groups",
              "remote = prefix_terms(remote_field(rule.direction, rule.family), rule.remote)", "remote = ()"),
-    Mutation("an address is in one remote set alone", "remotes", "for name in names if name in sets}))",
-             "for name in names if name in sets})[:1])"),
+    Mutation("an address is in one remote set alone", "remotes", "for name in names if name in numbers}))",
+             "for name in names if name in numbers})[:1])"),
     Mutation("the last group alone is asked", "tiers", "groups[name] for name in sorted(names))",
              "groups[name] for name in sorted(names)[-1:])"),
     # Tiers
@@ -109,13 +109,12 @@ MUTATIONS = (
     # Forwarding
     Mutation("ingress is not judged", "networks", "load(p.INGRESS_RULE, 0), to(p.INGRESS)",
              "load(p.INGRESS_RULE, p.HINT_BIT), to(p.INGRESS)"),
-    Mutation("the way to a MAC leads out of its network", "networks", "match = (here, m.ETH_DST(mac))",
-             "match = (m.ETH_DST(mac),)"),
+    Mutation("the way to a MAC leads out of its network", "networks", "(here, m.ETH_DST(mac))", "(m.ETH_DST(mac),)"),
     Mutation("unknown ports may send", "endpoints", "(m.IN_PORT(binding.ofport),), (), why",
              "(m.IN_PORT(binding.ofport),), (to(p.FORWARD),), why",
              f"{PACKETS}/test_unknown_and_unfiltered.py::test_an_unknown_port_sends_nothing"),
-    Mutation("broadcast reaches every class", "networks", "match = (p.CLASS(leader), ACCEPTED[p.INGRESS_RULE])",
-             "match = (p.CLASS(leader),)", BROADCAST),
+    Mutation("broadcast reaches every class", "networks", "(here, ACCEPTED[p.INGRESS_RULE]), sharing",
+             "(here,), sharing", BROADCAST),
     Mutation("no fragment waits for its first", "standing", "wait = (Ct(p.GATE_ZONE, table=side.gate.number),)",
              "wait = (to(side.accept),)", f"{SPOOF}::test_fragments_smuggle_no_port"),
     # Helpers

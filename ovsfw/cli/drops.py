@@ -11,7 +11,7 @@ from typing import Any
 from ovsfw.cli.options import add_bridge, add_format, add_rundir
 from ovsfw.cli.running import ask_daemon
 
-ABOUT = "what was dropped last: when, whose, on which side, why; by a daemon that runs with --record-drops"
+ABOUT = "what was dropped last: when, whose, on which side, why; by the memory of the daemon"
 PAUSE = 1.0
 
 

@@ -64,8 +64,10 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
     )
     command.add_argument(
         "--record-drops",
-        action="store_true",
-        help="remember the last 50 packets dropped at each endpoint, for `ovsfw drops`; they are copied behind a meter",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="remember the last 50 packets dropped at each endpoint, for `ovsfw drops`; they are copied behind meters, "
+        "and only where the switch has such (default: yes)",
     )
     command.add_argument(
         "--log-decisions",

@@ -23,7 +23,7 @@ from ovsfw.compiler.hook import NEUTRON, STANDALONE, Hook
 from ovsfw.compiler.ids import Hints, are_apart, digests, number
 from ovsfw.compiler.networks import Member, network_units, uplink_flows
 from ovsfw.compiler.pipeline import NETWORK
-from ovsfw.compiler.recording import Copies, copied, copies
+from ovsfw.compiler.recording import NOTHING, Copies, Sends, copied, copies
 from ovsfw.compiler.remotes import Members, Page, Place, Sets, member_flows, referenced, set_names
 from ovsfw.compiler.standing import standing_flows
 from ovsfw.compiler.tiers import Course, Helped, Numbers, course_of, helped_rules, tier_flows, tier_size
@@ -136,29 +136,29 @@ T = TypeVar("T")
 class Compiler:
     """Compiles policies for one hook; its state is a cache of units, and of a few values, by their inputs."""
 
-    def __init__(self, hook: Hook = STANDALONE, *, records_drops: bool = False, logs: bool = False) -> None:
-        """Start with nothing remembered.
-
-        Flows also send copies (see `recording`): with `records_drops` all that drop, with `logs` those that the policy
-        wants to have logged.
-        """
-        self._hook, self._records_drops, self._logs = hook, records_drops, logs
+    def __init__(self, hook: Hook = STANDALONE) -> None:
+        """Start with nothing remembered."""
+        self._hook = hook
         self._members, self._hints = Members(), Hints()
         self._referring = _Referring([], {})
         self._values: dict[str, tuple[object, object]] = {}
-        self.units = Units(partial(copied, wanted=copies(records=records_drops, answers=False)))
+        self._begin(NOTHING)
 
-    def compile(self, policy: Policy, bindings: Bindings, *, answers: bool = False) -> Program:
-        """The flows for a policy on this host, now.
+    def _begin(self, sends: Sends) -> None:
+        """Begin anew with units whose flows send other copies than before; what is rejected concerns but one unit."""
+        self._sends = sends._replace(answers=False)
+        self.units = Units(partial(copied, wanted=copies(self._sends)))
 
-        `answers`: where the policy rejects anything, copies of it are sent to be answered (see `recording`).
-        """
-        sent = copies(records=self._records_drops, answers=answers and rejects(policy))
+    def compile(self, policy: Policy, bindings: Bindings, sends: Sends = NOTHING) -> Program:
+        """The flows for a policy on this host, now; those that the policy names also send copies (see `recording`)."""
+        if sends._replace(answers=False) != self._sends:
+            self._begin(sends)
+        sent = copies(sends._replace(answers=sends.answers and rejects(policy)))
         bindings = _wired(bindings, self._hook)
         ports = tuple(policy.ports.get(bound.port_id) for bound in bindings.endpoints)
         groups = policy.security_groups.items()
         stateless = frozenset(name for name, group in groups if not group.stateful)
-        log_drops = frozenset(name for name, group in groups if self._logs and group.log in DROPPED)
+        log_drops = frozenset(name for name, group in groups if sends.logs and group.log in DROPPED)
         asked_alone = (tuple(policy.security_groups.values()), policy.tiers)
         helped = self._once("helped", asked_alone, lambda: helped_rules(policy, self._hints.follow(policy)))
         host = _Host(bindings, ports, stateless, policy.tiers, policy.networks, helped)
@@ -171,7 +171,7 @@ class Compiler:
         batches = {
             "frame": batch("frame", (host, sent), lambda: _frame(host, self._hook, sent)),
             "endpoints": batch("endpoints", (host, log_drops), lambda: _endpoints(policy, local, kinds)),
-            "rules": batch("rules", rules, lambda: _rules(policy, referring, local, self._hints, logs=self._logs)),
+            "rules": batch("rules", rules, lambda: _rules(policy, referring, local, self._hints, logs=sends.logs)),
             **dict(self._member_batches(policy, referring.by_place)),
         }
         limits = self._once("limits", host, lambda: _connection_limits(policy, local.endpoints))
@@ -343,4 +343,4 @@ def _uplinks(outside: tuple[Uplink, ...], hook: Hook) -> Iterator[Flow]:
         yield from uplink_flows(uplink, hook)
 
 
-__all__ = ["NEUTRON", "STANDALONE", "Binding", "Bindings", "Compiler", "Hook", "Program", "compile_policy"]
+__all__ = ["NEUTRON", "STANDALONE", "Binding", "Bindings", "Compiler", "Hook", "Program", "Sends", "compile_policy"]

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import product
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from ovsfw.compiler.pipeline import OWNER, Reason, read_cookie
 from ovsfw.openflow.action import Copy, encode_action, encode_actions
@@ -48,14 +48,25 @@ _VALUE_HEAD = 16
 Copies: TypeAlias = Mapping[Reason, tuple[Copy, ...]]
 
 
+class Sends(NamedTuple):
+    """Which copies flows send: of what they drop, to be taken down; of what they reject, to be answered; to the log."""
+
+    records: bool = False
+    answers: bool = False
+    logs: bool = False
+
+
+NOTHING = Sends()
+
+
 @lru_cache
-def copies(*, records: bool, answers: bool) -> Copies:
-    """The copies that flows which drop send, by reason: of all drops, of rejected packets."""
+def copies(sends: Sends) -> Copies:
+    """The copies that flows which drop send, by reason; not those to the log, which are their rules' business."""
     found: dict[Reason, list[Copy]] = defaultdict(list)
-    if records:
+    if sends.records:
         for reason in DROPS:
             found[reason].append(Copy(RECORDER, FIRST_METER + reason.number, COPIED_BYTES))
-    if answers:
+    if sends.answers:
         found[Reason.REJECTED].append(Copy(ANSWERER, ANSWER_METER, COPIED_BYTES))
     return {reason: tuple(wanted) for reason, wanted in found.items()}
 
@@ -84,7 +95,7 @@ def _instructions(
     records: Iterable[bool], answers: Iterable[bool], reasons: Iterable[Reason] = DROPS
 ) -> frozenset[bytes]:
     """All that flows which drop for some reasons and send copies can have."""
-    every = [copies(records=record, answers=answer) for record, answer in product(records, answers)]
+    every = [copies(Sends(record, answer)) for record, answer in product(records, answers)]
     found = {sent[reason] for sent in every for reason in reasons if reason in sent}
     return frozenset(encode_actions((*sent, *logs)) for sent in found for logs in _BARE.values())
 
@@ -100,17 +111,12 @@ def is_drop(instructions: bytes) -> bool:
     return instructions in _DROP
 
 
-def is_recording(flows: Mapping[Key, Value]) -> bool:
-    """Whether some flows send copies of what they drop, to be taken down."""
-    return any(value[_VALUE_HEAD:] in _RECORDS for value in flows.values())
-
-
-def is_answering(flows: Mapping[Key, Value]) -> bool:
-    """Whether some flows send copies of what they reject, to be answered."""
-    return any(value[_VALUE_HEAD:] in _ANSWERS for value in flows.values())
-
-
-def is_logging(flows: Mapping[Key, Value]) -> bool:
-    """Whether some flows send copies of what is to be logged."""
+def sent_by(flows: Mapping[Key, Value]) -> Sends:
+    """Which copies the flows on a switch send."""
+    found = {value[_VALUE_HEAD:] for value in flows.values()}
     logs = encode_action(LOG_ACCEPTED), encode_action(LOG_DROPPED)
-    return any(copy in value for value in flows.values() for copy in logs)
+    return Sends(
+        records=not found.isdisjoint(_RECORDS),
+        answers=not found.isdisjoint(_ANSWERS),
+        logs=any(copy in instructions for instructions in found for copy in logs),
+    )

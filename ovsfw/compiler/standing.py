@@ -362,6 +362,11 @@ _MISS_REASON = {
     p.EGRESS_VERDICT: Reason.DENIED,
     p.INGRESS_VERDICT: Reason.DENIED,
     p.INGRESS: Reason.NOT_DELIVERED,
+    # What comes out of conntrack and is not what went in.
+    p.EGRESS_GATE: Reason.INVALID,
+    p.INGRESS_GATE: Reason.INVALID,
+    p.LEFT: Reason.INVALID,
+    p.COMMITTED: Reason.INVALID,
 }
 
 

@@ -15,6 +15,9 @@ from ovsfw.explain.known import Known
 from ovsfw.explain.question import find_end
 from ovsfw.explain.usage import dropped
 from ovsfw.switch import ages, packet_in
+from ovsfw.switch.meters import Meters
+
+_NO_METERS = "what is dropped is not taken down for `ovsfw drops`: {error}, without which nothing holds back a flood"
 
 
 class Watch:
@@ -23,11 +26,8 @@ class Watch:
     def __init__(self, path: Path, known: Known) -> None:
         """`path` is the management socket of the bridge."""
         self._path, self._known = path, known
+        self.meters = Meters(path, METERS, RATE, BURST, _NO_METERS)
         self.recorder = Recorder()
-
-    async def prepare(self) -> None:
-        """Make the meters that the flows refer to.  Raises SwitchError."""
-        await packet_in.add_meters(self._path, METERS, RATE, BURST)
 
     async def run(self) -> None:
         """Take down what comes.  Raises SwitchError when the bridge is away."""
@@ -44,6 +44,8 @@ class Watch:
         identity = self._known.identity()
         if identity is None:
             raise ConfigError("nothing is known yet of the policy and the bridge")
+        if not self.meters.found:
+            raise ConfigError("nothing is taken down: --no-record-drops says so, or the switch has no meters")
         wanted = find_end(identity.policy, args[0]).port if args else None
         if args and wanted is None:
             raise ConfigError(f"{args[0]}: no port of the policy has this address")

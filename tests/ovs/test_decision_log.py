@@ -92,7 +92,7 @@ def host(dummy_ovs: PrivateSwitch, tmp_path_factory: pytest.TempPathFactory) -> 
     for ofport in (1, 2, 3):
         dummy_ovs.vsctl("set", "interface", f"p{ofport}", f"external_ids:iface-id=vm{ofport}")
     try:
-        with running(dummy_ovs, policy, "--log-decisions", str(file), "--record-drops") as daemon:
+        with running(dummy_ovs, policy, "--log-decisions", str(file)) as daemon:
             daemon.logged("in sync")
             # The first packets may come before anybody listens.
             made = Host(switch, daemon, policy, file)

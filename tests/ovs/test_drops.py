@@ -69,7 +69,7 @@ def host(dummy_ovs: PrivateSwitch, tmp_path: Path, capsys: pytest.CaptureFixture
     for ofport, name in ((1, "vm1"), (2, "vm2"), (3, "stray")):
         dummy_ovs.vsctl("set", "interface", f"p{ofport}", f"external_ids:iface-id={name}")
     try:
-        with running(dummy_ovs, policy, "--record-drops") as daemon:
+        with running(dummy_ovs, policy) as daemon:
             daemon.logged("in sync")
             # The first packets may come before anybody listens.
             made = Host(switch, daemon, policy, capsys)
@@ -133,6 +133,23 @@ def test_errors(host: Host) -> None:
     status, _, err = host.command("drops")
     assert status == 1
     assert "no daemon runs" in err
+
+
+@pytest.mark.parametrize("why", ["--no-record-drops", "no meters"])
+def test_without_it_what_is_dropped_is_dropped(host: Host, why: str) -> None:
+    """Open vSwitch itself refuses a meter 0."""
+    host.daemon.end()
+    words = () if why == "no meters" else (why,)
+    before = "from ovsfw.compiler import recording\nrecording.METERS = (0,)" if why == "no meters" else ""
+    with running(host.switch.switch, host.policy, *words, before=before) as daemon:
+        daemon.in_sync()
+        if why == "no meters":
+            daemon.logged("not taken down .*the switch refused a meter")
+        assert "controller(" not in host.switch.switch.ofctl("dump-flows", "br-int")
+        assert host.switch.send(2, bytes(segment(23))) == {}
+        assert 1 in host.switch.send(2, bytes(segment(80)))
+        status, _, err = host.command("drops")
+        assert (status, "nothing is taken down" in err) == (1, True)
 
 
 # --- The recorder alone -----------------------------------------------------------------------------------------------

@@ -272,7 +272,7 @@ def policy(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def host(switch: DummySwitch, policy: Path) -> Iterator[Host]:
-    with running(switch.switch, policy, "--record-drops") as daemon:
+    with running(switch.switch, policy) as daemon:
         daemon.in_sync()
         yield Host(switch, daemon, policy)
 
@@ -323,7 +323,7 @@ def test_one_shot_commands_leave_it_as_it_is_and_a_lost_meter_comes_back(host: H
 
 def test_a_policy_that_rejects_nothing_needs_no_meter(switch: DummySwitch, policy: Path) -> None:
     policy.write_text(document(reject=False))
-    with running(switch.switch, policy) as daemon:
+    with running(switch.switch, policy, "--no-record-drops") as daemon:
         daemon.in_sync()
         assert "meter=" not in switch.switch.ofctl("dump-meters", "br-int")
         write(policy, document())
@@ -337,7 +337,7 @@ def test_a_policy_that_rejects_nothing_needs_no_meter(switch: DummySwitch, polic
 def test_without_meters_it_is_dropped_and_the_log_says_so(switch: DummySwitch, policy: Path) -> None:
     """Open vSwitch itself refuses: there is no meter 0."""
     beyond = "from ovsfw.compiler import recording\nrecording.ANSWER_METER = 0"
-    with running(switch.switch, policy, before=beyond) as daemon:
+    with running(switch.switch, policy, "--no-record-drops", before=beyond) as daemon:
         daemon.in_sync()
         daemon.logged("nobody tells the senders: .*the switch refused a meter")
         assert switch.send(1, bytes(syn(1, 2, BY_SENDER))) == {}

@@ -15,7 +15,7 @@ from ovsfw.cli.compiling import assume
 from ovsfw.compiler import Compiler
 from ovsfw.compiler.identity import Identity
 from ovsfw.compiler.pipeline import EGRESS_VERDICT, INGRESS_RULES_V4, INGRESS_VERDICT, Reason, cookie
-from ovsfw.compiler.recording import LOG_ACCEPTED, LOG_DROPPED, is_drop, is_logging, is_recording
+from ovsfw.compiler.recording import LOG_ACCEPTED, LOG_DROPPED, Sends, is_drop, sent_by
 from ovsfw.errors import ConfigError, PolicyError
 from ovsfw.explain.decisions import decision
 from ovsfw.explain.journal import WAITING, Lines
@@ -53,9 +53,9 @@ ports:
 @given(policies(), st.data())
 def test_a_log_adds_copies_and_changes_nothing_else(policy: Policy, data: st.DataObject) -> None:
     bindings = data.draw(bindings_for(policy))
-    plain, logged = (Compiler(logs=logs).compile(policy, bindings) for logs in (False, True))
+    plain, logged = (Compiler().compile(policy, bindings, Sends(logs=logs)) for logs in (False, True))
     before = {flow.key: flow for flow in plain.flows.flows()}
-    assert not is_logging(plain.flows.flat)
+    assert sent_by(plain.flows) == Sends()
     assert before.keys() <= logged.flows.flat.keys()
     for flow in logged.flows.flows():
         if flow.key in before:
@@ -70,7 +70,7 @@ def test_a_log_adds_copies_and_changes_nothing_else(policy: Policy, data: st.Dat
 def test_whose_decisions_are_logged() -> None:
     policy = parse(POLICY, "t")
     assert logs_anything(policy)
-    program = Compiler(logs=True).compile(policy, assume(policy))
+    program = Compiler().compile(policy, assume(policy), Sends(logs=True))
     identity = Identity(policy, assume(policy))
     found = set()
     for flow in program.flows.flows():
@@ -89,10 +89,9 @@ def test_whose_decisions_are_logged() -> None:
 
 def test_what_is_logged_is_recorded_too() -> None:
     policy = parse(POLICY, "t")
-    both = Compiler(logs=True, records_drops=True).compile(policy, assume(policy)).flows
-    assert is_logging(both.flat)
-    assert is_recording(both.flat)
-    assert not is_recording(Compiler(logs=True).compile(policy, assume(policy)).flows.flat)
+    both = Compiler().compile(policy, assume(policy), Sends(records=True, logs=True)).flows
+    assert sent_by(both) == Sends(records=True, logs=True)
+    assert sent_by(Compiler().compile(policy, assume(policy), Sends(logs=True)).flows) == Sends(logs=True)
     drops = [flow for flow in both.flows() if LOG_DROPPED in flow.actions and flow.table == INGRESS_VERDICT.number]
     assert [len(flow.actions) for flow in drops] == [2]
     assert all(is_drop(flow.instructions) for flow in drops)

@@ -10,7 +10,7 @@ import pytest
 from ovsfw.cli.compiling import assume
 from ovsfw.compiler import Compiler, compile_policy
 from ovsfw.compiler.pipeline import Reason, read_cookie
-from ovsfw.compiler.recording import DROPS, is_answering, is_drop, is_recording
+from ovsfw.compiler.recording import DROPS, Sends, is_drop, sent_by
 from ovsfw.openflow.diff import diff
 from ovsfw.openflow.flow import FlowSet
 from ovsfw.policy.document import parse
@@ -19,7 +19,7 @@ from tests.unit.test_compiled_tiers import policy, rule
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 # Not in DROPS: these stand where a call ends that has nothing more to say (a broadcast that no endpoint may get is a
-# list of nobody), and MISS in the gates too, where fragments end that are not whole.
+# list of nobody).
 NOT_RECORDED = {Reason.MISS, Reason.SPOKEN, Reason.FLOOD}
 DENIES, REJECTS = policy(rule(1)), policy(rule(1, Action.REJECT))
 
@@ -27,11 +27,11 @@ DENIES, REJECTS = policy(rule(1)), policy(rule(1, Action.REJECT))
 @pytest.mark.parametrize(("records", "answers"), list(product((False, True), repeat=2)))
 def test_what_sends_copies_drops_as_before(*, records: bool, answers: bool) -> None:
     plain = compile_policy(REJECTS, assume(REJECTS)).flows
-    flows = Compiler(records_drops=records).compile(REJECTS, assume(REJECTS), answers=answers).flows
+    flows = Compiler().compile(REJECTS, assume(REJECTS), Sends(records, answers)).flows
     assert [flow.key for flow in plain.flows() if not flow.instructions] == [
         flow.key for flow in flows.flows() if is_drop(flow.instructions)
     ]
-    assert (is_recording(flows), is_answering(flows)) == (records, answers)
+    assert sent_by(flows) == Sends(records, answers)
     change = diff(plain, flows)
     assert not change.adds
     assert not change.deletes
@@ -42,15 +42,15 @@ def test_what_sends_copies_drops_as_before(*, records: bool, answers: bool) -> N
 
 def test_only_where_something_is_rejected() -> None:
     def flows(*, answers: bool) -> FlowSet:
-        return Compiler().compile(DENIES, assume(DENIES), answers=answers).flows
+        return Compiler().compile(DENIES, assume(DENIES), Sends(answers=answers)).flows
 
     assert not diff(flows(answers=False), flows(answers=True))
 
 
 def test_a_first_reject_compiles_one_frame_again() -> None:
     compiler, bindings = Compiler(), assume(DENIES)
-    before = compiler.compile(REJECTS, bindings, answers=False).flows.parts
-    after = compiler.compile(REJECTS, bindings, answers=True).flows.parts
+    before = compiler.compile(REJECTS, bindings).flows.parts
+    after = compiler.compile(REJECTS, bindings, Sends(answers=True)).flows.parts
     assert {name for name, part in after.items() if before[name] is not part} == {"standing"}
 
 
