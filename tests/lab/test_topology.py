@@ -17,6 +17,7 @@ from ovsfw.lab import netns
 from ovsfw.lab.machines import Place, namespace
 from ovsfw.lab.topology import down, find, make_place, up
 from ovsfw.policy.model import Policy
+from tests.running import PATIENCE
 
 pytestmark = [pytest.mark.ovs, pytest.mark.packets]
 ROOT = Path(__file__).parents[2]
@@ -24,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 def ovsfw(*args: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "ovsfw", *args]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE)
 
 
 def where(place: Place) -> list[str]:
@@ -109,7 +110,7 @@ def test_interrupted_at_any_moment_leaves_nothing(place: Place, moment: str) -> 
     with subprocess.Popen([sys.executable, "-m", "ovsfw", "lab", "up", *where(place)], cwd=ROOT) as process:
         until(lambda: has_come(moment, place))
         process.send_signal(number)
-        assert process.wait(20) == 130
+        assert process.wait(PATIENCE) == 130
     assert traces(place) == []
 
 

@@ -20,6 +20,7 @@ from ovsfw.lab.shapes import shape
 from ovsfw.lab.vswitch import PrivateSwitch
 from ovsfw.openflow.text import parse_flow
 from ovsfw.policy.document import parse
+from tests.running import PATIENCE
 
 pytestmark = pytest.mark.ovs
 
@@ -257,7 +258,7 @@ def test_ctrl_c_is_one_word(policy: Path, tmp_path: Path) -> None:
             database.accept()[0].close()
             with database.accept()[0]:
                 child.send_signal(signal.SIGINT)
-                out, err = child.communicate(timeout=60)
+                out, err = child.communicate(timeout=PATIENCE)
     assert (child.returncode, out, err) == (130, "", "ovsfw: interrupted\n")
 
 

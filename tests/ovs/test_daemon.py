@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ovsfw.lab.vswitch import PrivateSwitch
-from tests.running import running, until
+from tests.running import PATIENCE, running, until
 
 pytestmark = pytest.mark.ovs
 
@@ -161,7 +161,7 @@ def test_it_is_asked_as_any_daemon_of_open_vswitch(ovs: PrivateSwitch, policy: P
         daemon.ask("reconcile")  # unless the flow monitor was faster
         assert ours(ovs) == before
         daemon.ask("exit")
-        assert daemon.process.wait(20) == 0
+        assert daemon.process.wait(PATIENCE) == 0
 
 
 @pytest.mark.usefixtures("bridge")

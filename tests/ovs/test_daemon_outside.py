@@ -19,7 +19,7 @@ import yaml
 
 from ovsfw.lab.vswitch import PrivateSwitch
 from tests.ovs.test_daemon import document, is_verified, ours, plug
-from tests.running import running, until
+from tests.running import PATIENCE, running, until
 from tests.test_house import ROOT
 
 pytestmark = [pytest.mark.ovs, pytest.mark.usefixtures("bridge")]
@@ -69,7 +69,7 @@ def test_systemd_is_told(ovs: PrivateSwitch, policy: Path, systemd: socket.socke
 
 
 def scrape(port: int, path: str = "/metrics") -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE) as answer:
         return str(answer.read().decode())
 
 
@@ -102,7 +102,7 @@ def test_metrics_are_what_dashboard_and_alerts_use(ovs: PrivateSwitch, policy: P
 
 def test_metrics_at_a_bad_address_are_refused(ovs: PrivateSwitch, policy: Path) -> None:
     with running(ovs, policy, "--metrics", "here") as daemon:
-        assert daemon.process.wait(30) == 1
+        assert daemon.process.wait(PATIENCE) == 1
         assert "--metrics here: give ADDR:PORT" in daemon.log
         assert "Traceback" not in daemon.log
 
@@ -168,7 +168,7 @@ def test_the_journal_gets_levels(ovs: PrivateSwitch, policy: Path) -> None:
     environment = {**os.environ, "JOURNAL_STREAM": "1:1", "OVS_RUNDIR": str(ovs.rundir)}
     words = ["ovsfw", "run", "--policy", str(policy), "--rundir", "/nonexistent"]
     done = subprocess.run(
-        ["python", "-m", *words], env=environment, capture_output=True, text=True, check=False, timeout=60
+        ["python", "-m", *words], env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE
     )
     assert done.returncode == 1
     assert "/nonexistent/ovsfw.pid: cannot make the pid file" in done.stderr

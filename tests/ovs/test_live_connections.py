@@ -33,7 +33,7 @@ from ovsfw.reconciler import Reconciler
 from ovsfw.switch.channel import Channel
 from ovsfw.switch.rundir import management_socket
 from tests.ovs.streams import Stream, datagrams, download, echoes, upload
-from tests.running import running
+from tests.running import PATIENCE, running
 
 pytestmark = [pytest.mark.ovs, pytest.mark.packets]
 Json: TypeAlias = dict[str, Any]
@@ -302,7 +302,7 @@ def command(switch: PrivateSwitch, *words: str) -> list[str]:
 
 
 def ovsfw(switch: PrivateSwitch, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(switch, *words), capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command(switch, *words), capture_output=True, text=True, check=False, timeout=PATIENCE)
 
 
 @contextmanager
@@ -346,7 +346,7 @@ def test_watching_goes_on_until_interrupted(switch: PrivateSwitch, files: tuple[
         for _ in range(3):
             assert json.loads(watching.stdout.readline()) == {"connections": [], "foreign": 0}
         watching.send_signal(signal.SIGINT)
-        assert watching.wait(20) == 130
+        assert watching.wait(PATIENCE) == 130
 
 
 def test_diff_tells_what_would_be_cut_and_touches_nothing(switch: PrivateSwitch, files: tuple[str, str]) -> None:
@@ -393,7 +393,7 @@ def test_a_change_that_nobody_confirms_is_taken_back(switch: PrivateSwitch, file
             os.write(parent, b"\x04")
         elif end != "time":
             trial.send_signal(getattr(signal, end))
-        assert trial.wait(30) == (-signal.SIGKILL if end == "SIGKILL" else 1)
+        assert trial.wait(PATIENCE) == (-signal.SIGKILL if end == "SIGKILL" else 1)
         assert trial.stderr is not None
         assert "taken back: " in trial.stderr.read()
         assert ovsfw(switch, "verify", "--policy", files[0]).returncode == 0
@@ -414,7 +414,7 @@ def test_a_change_that_is_confirmed_stays(switch: PrivateSwitch, files: tuple[st
             os.write(parent, b"\n")
         else:
             assert ovsfw(switch, "confirm").returncode == 0
-        assert trial.wait(30) == 0
+        assert trial.wait(PATIENCE) == 0
         assert ovsfw(switch, "verify", "--policy", files[1]).returncode == 0
         assert not stream.goes_on(0.3)
     os.close(parent)

@@ -24,7 +24,7 @@ from tests.dummy import BRIDGE, DummySwitch
 from tests.neutron_agent import add_agent_flows
 from tests.ovs.packets.bench import address, mac
 from tests.ovs.packets.frames import tcp
-from tests.running import Process, running, until
+from tests.running import PATIENCE, Process, running, until
 
 pytestmark = pytest.mark.ovs
 VLAN, DEAD = 7, 4095
@@ -148,7 +148,7 @@ def test_it_refuses_to_begin_beside_the_driver_of_the_agent(host: DummySwitch, t
         assert process.stdout is not None
         assert process.stdout.readline() == b"up\n"
         with running(host.switch, file, *NEUTRON, "--bridge", BRIDGE) as second:
-            assert second.process.wait(30) == 1
+            assert second.process.wait(PATIENCE) == 1
             assert "ovsfw.pid" in second.log
         process.kill()
 

@@ -18,15 +18,15 @@ from tests.dummy import BRIDGE, DummySwitch
 from tests.neutron_agent import add_agent_flows
 from tests.ovs.packets.bench import address, mac
 from tests.ovs.packets.frames import tcp
+from tests.running import PATIENCE
 
 pytestmark = pytest.mark.ovs
 VLAN, DEAD = 7, 4095
 UPLINK = 9
-DEADLINE = 20.0
 
 
 def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE
+    deadline = time.monotonic() + PATIENCE
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.02)

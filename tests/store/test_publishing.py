@@ -19,9 +19,9 @@ from ovsfw.store.objects import KINDS, deleted
 from ovsfw.store.rows import Key
 from ovsfw.store.server import Server
 from tests.cloud import Cloud
+from tests.running import PATIENCE
 
 pytestmark = pytest.mark.ovs
-PATIENCE = 30.0
 
 
 class Waiting:

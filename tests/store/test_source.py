@@ -21,9 +21,9 @@ from ovsfw.store.editing import edit, select, transact
 from ovsfw.store.hosts import Hosts
 from ovsfw.store.server import Server
 from ovsfw.store.trust import trust
+from tests.running import PATIENCE
 
 pytestmark = pytest.mark.ovs
-PATIENCE = 30.0
 AWAY = "no connection to the policy database; generation"
 
 

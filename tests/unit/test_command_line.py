@@ -14,6 +14,7 @@ import pytest
 from ovsfw.cli import main, parser
 from ovsfw.cli.completion import walk
 from ovsfw.cli.manual import pages
+from tests.running import PATIENCE
 
 COMMANDS = [(words, command) for words, command in walk(parser()) if command.get_default("run")]
 OPTIONS = [
@@ -26,7 +27,7 @@ OPTIONS = [
 
 
 def ran(*words: str | Path, stdin: str = "") -> str:
-    done = subprocess.run(words, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(words, input=stdin, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
