@@ -8,6 +8,7 @@ import datetime as dt
 import json
 from collections import Counter
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from ovsfw import __version__
 from ovsfw.apply import opened, rundir_of
@@ -169,6 +170,6 @@ def _result(located: Located) -> dict[str, object]:
         "level": finding.severity.name.lower(),
         "message": {"text": f"{finding.about[1]} {finding.message}; {finding.advice}"},
         "partialFingerprints": {"finding/v1": finding.id},
-        "locations": [{"physicalLocation": {"artifactLocation": {"uri": place.source}, "region": region}}],
+        "locations": [{"physicalLocation": {"artifactLocation": {"uri": quote(place.source)}, "region": region}}],
         **({"suppressions": [why]} if why else {}),
     }

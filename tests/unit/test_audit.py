@@ -66,7 +66,7 @@ FOUND = {
 
 @pytest.fixture
 def policy_file(tmp_path: Path) -> str:
-    path = tmp_path / "policy.yaml"
+    path = tmp_path / "the policy.yaml"
     path.write_text(WRONG)
     return str(path)
 
@@ -103,6 +103,7 @@ def test_sarif_has_what_its_schema_requires(policy_file: str, capsys: pytest.Cap
         assert result["message"]["text"]
         (location,) = result["locations"]
         assert location["physicalLocation"]["region"]["startLine"] > 1
+        assert location["physicalLocation"]["artifactLocation"]["uri"].endswith("/the%20policy.yaml")
 
 
 SUPPRESSIONS = """
