@@ -282,20 +282,14 @@ def parse_flows(reply: Message) -> Iterator[Flow]:
 
     Raises WireError when an entry's length cannot be.
     """
-    body, at, end = reply.body, _MULTIPART.size, len(reply.body)
     unpack = _FLOW_STATS.unpack_from
-    while at < end:
-        if end - at < _SMALLEST_ENTRY:
-            raise WireError(f"a flow of {end - at} bytes cannot be")
-        size, table, priority, limits, cookie, length = unpack(body, at)
-        if not _SMALLEST_ENTRY <= size <= end - at:
-            raise WireError(f"a flow of {size} bytes cannot be")
+    for body, at, end in _entries(reply):
+        _, table, priority, limits, cookie, length = unpack(body, at)
         match = at + _MATCH_AT
         yield Flow(
             table + priority + body[at + _FIELDS_AT : match + length],
-            cookie + limits + body[match + (length + 7 & ~7) : at + size],
+            cookie + limits + body[match + (length + 7 & ~7) : end],
         )
-        at += size
 
 
 class Counted(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +19,14 @@ _WRITE_SIZE = 1 << 18
 _CLOSED = "Open vSwitch closed the connection (it was stopped, or the bridge was deleted)"
 _VERSION_NAMES = {1: "OpenFlow10", wire.VERSION: "OpenFlow14"}
 
+# Attempts to agree on a version with a switch that hangs up.
+_GREETINGS = 3
+
 T = TypeVar("T")
+
+
+class _HungUpError(SwitchError):
+    """The switch closed a connection before it had greeted."""
 
 
 class Connection:
@@ -40,7 +48,18 @@ class Connection:
 
     @classmethod
     async def open(cls, path: Path, version: int = wire.VERSION) -> Connection:
-        """Connect and agree on the version.  Raises SwitchError that says what to do when that cannot be."""
+        """Connect and agree on the version.  Raises SwitchError that says what to do when that cannot be.
+
+        A switch gives whoever connects a second to say hello (lib/rconn.c, timeout_CONNECTING()); on a machine that is
+        starved it may be over, so this tries again.
+        """
+        for _ in range(_GREETINGS - 1):
+            with contextlib.suppress(_HungUpError):
+                return await cls._open(path, version)
+        return await cls._open(path, version)
+
+    @classmethod
+    async def _open(cls, path: Path, version: int) -> Connection:
         try:
             reader, writer = await asyncio.open_unix_connection(str(path))
         except OSError as error:
@@ -48,8 +67,11 @@ class Connection:
         connection = cls(reader, writer, path)
         try:
             await connection._greet(version)
-        except BaseException:
+        except BaseException as error:
+            hung_up = isinstance(error, SwitchError) and connection.broken
             connection.close()
+            if hung_up:
+                raise _HungUpError(str(error)) from None
             raise
         return connection
 

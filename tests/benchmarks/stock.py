@@ -210,7 +210,7 @@ def _add_bridge(name: str) -> None:
             words += ["--", "add-port", BRIDGE, port["id"], f"tag={TAG}"]
             words += ["--", "set", "port", port["id"], f"other_config:tag={TAG}"]
             words += ["--", "set", "interface", port["id"], "type=internal", f"external_ids:iface-id={port['id']}"]
-            words += [f"external_ids:attached-mac={port['mac_address'].replace(':', chr(92) + ':')}"]
+            words += [f'external_ids:attached-mac="{port["mac_address"]}"']
     subprocess.run(["ovs-vsctl", *words], check=True)
     subprocess.run(["ovs-ofctl", "add-flows", BRIDGE, "-"], input=FLOWS, text=True, check=True)
 

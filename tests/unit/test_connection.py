@@ -142,3 +142,29 @@ def test_transaction_ids_start_again_before_they_run_out(tmp_path: Path) -> None
 def test_a_path_too_long_for_a_socket_is_an_error_of_ours(tmp_path: Path) -> None:
     with pytest.raises(SwitchError, match="too long"):
         asyncio.run(Channel().connect(tmp_path / ("x" * 120) / "br-int.mgmt"))
+
+
+def test_a_switch_that_hangs_up_before_hello_is_asked_again(tmp_path: Path) -> None:
+    """It does when a machine is so busy that a second has passed."""
+    path = tmp_path / "br-int.mgmt"
+    hang_ups = 2
+    came = 0
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal came
+        came += 1
+        if came > hang_ups:
+            writer.write(wire.hello(1))
+            await reader.readexactly(16)
+        writer.close()
+
+    async def client() -> None:
+        nonlocal came, hang_ups
+        async with await asyncio.start_unix_server(greet, str(path)):
+            (await Connection.open(path)).close()
+            came, hang_ups = 0, 99
+            with pytest.raises(SwitchError, match="closed the connection"):
+                await Connection.open(path)
+            assert came == 3
+
+    asyncio.run(asyncio.wait_for(client(), 20))
