@@ -78,10 +78,10 @@ def test_a_connection_that_ends_amid_a_bundle_is_an_error(tmp_path: Path) -> Non
     async def client(path: Path) -> None:
         channel = Channel()
         await channel.connect(path)
-        with pytest.raises(SwitchError, match="closed the connection"):
+        with pytest.raises(SwitchError, match=r"closed the connection|the connection broke"):
             await channel.apply(CHANGE)
         assert not channel.is_open
-        with pytest.raises(SwitchError, match="closed the connection"):
+        with pytest.raises(SwitchError, match=r"closed the connection|the connection broke"):
             await channel.dump_flows()
 
     run(tmp_path, leaving, client)
@@ -163,7 +163,7 @@ def test_a_switch_that_hangs_up_before_hello_is_asked_again(tmp_path: Path) -> N
         async with await asyncio.start_unix_server(greet, str(path)):
             (await Connection.open(path)).close()
             came, hang_ups = 0, 99
-            with pytest.raises(SwitchError, match="closed the connection"):
+            with pytest.raises(SwitchError, match=r"closed the connection|the connection broke"):
                 await Connection.open(path)
             assert came == 3
 
