@@ -115,7 +115,7 @@ def test_a_hostile_sender_comes_to_no_more_masks_than_promised(
     flood(switch, sender)
     found = asyncio.run(megaflows.read(switch.switch.rundir / f"{switch.bridge}.mgmt", 0))
     promised = stats(policy, assume(policy), compile_policy(policy, assume(policy))).masks
-    assert 20 < found.masks <= promised
+    assert 1 < found.masks <= promised
     assert found.masks <= found.flows
 
 
