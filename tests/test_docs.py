@@ -62,6 +62,7 @@ BY_TEST = {
     "operations.md": {"ovsfw run ": "tests/store/test_tls.py", "": "tests/store/test_pages.py"},
     "neutron.md": {
         "ovsfw db start": "tests/store/test_pages.py",
+        "ovsfw migrate ": "tests/ovs/test_migrate.py",
         "ovsfw run --hook neutron": "tests/neutron/policy_lab.py",
         "ovsfw-neutron-sync": "tests/neutron/published.py",
     },

@@ -24,7 +24,7 @@ DROPS = frozenset(
     {
         Reason.UNKNOWN_PORT, Reason.NO_SERVER, Reason.NO_TAG, Reason.SPOOF, Reason.INVALID, Reason.BLOCKED,
         Reason.DENIED, Reason.REFUSED, Reason.REJECTED, Reason.NO_PORTS, Reason.NOT_DELIVERED, Reason.UPLINK_TAGGED,
-        Reason.UNTRUSTED, Reason.LIMIT,
+        Reason.UNTRUSTED, Reason.LIMIT, Reason.UNEXPECTED,
     }
 )  # fmt: skip
 # Ids on the bridge, which others may use too; of ours the owner is part.

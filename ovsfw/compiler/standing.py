@@ -318,8 +318,7 @@ def _remark() -> Iterator[Flow]:
     something meanwhile.
 
     Only into what conntrack knows: for a connection that is gone nothing is made, but where a helper is concerned (see
-    `remark`).  Conntrack need not find the packet
-    valid, because its sequence numbers are made up.
+    `remark`).  Conntrack need not find the packet valid, because its sequence numbers are made up.
     """
     taken_over = p.EGRESS_RULE(p.TAKEN_OVER)
     yield _flow(p.REMARK, Priority.FIRST, (taken_over,), (), Reason.REMARK)
