@@ -101,6 +101,9 @@ class Settling:
         self._tried: set[_Act] = set()
         self._rounds: asyncio.Task[None] | None = None
         self._begun = asyncio.Event()
+        # Whether every connection that there was after the last change has been looked at.
+        self._looked = asyncio.Event()
+        self._looked.set()
         self._any_blocked = True
         self.totals = NOTHING
         self.on_done: Callable[[Due], None] = lambda _done: None
@@ -109,6 +112,10 @@ class Settling:
     def is_settled(self) -> bool:
         """Whether every live connection is one that the policy allows."""
         return self._judge is None
+
+    async def looked(self) -> None:
+        """Wait until what the newest policy denies is cut, but for what may begin until the switch's caches follow."""
+        await self._looked.wait()
 
     async def prepare(self, judge: Judge, change: Diff) -> None:
         """Before a change opens an endpoint: what conntrack remembers of another by its ofport or address goes."""
@@ -125,6 +132,7 @@ class Settling:
         """A change has been made: there is work, unless it only gave and nothing is blocked."""
         if in_doubt or self._judge or (change and (self._any_blocked or not only_gives(policy, change))):
             self._judge = judge
+            self._looked.clear()
             self._tried.clear()
             self._drop_rounds()
             self._begun.set()
@@ -143,6 +151,9 @@ class Settling:
             return 0.0
         if found:
             await self._do(found)
+        if self._judge is judge:
+            self._looked.set()
+        if found:
             return 0.0
         if self._rounds is None:
             self._rounds = asyncio.create_task(self._switch.settled())

@@ -57,7 +57,7 @@ class Engine:
         return self._sync.record.flow_mods
 
     def flush(self) -> bool:
-        """Bring the bridge into step with what the agent has handed over; whether it is.
+        """Bring the bridge, and its live connections, into step with what the agent has handed over; whether it is.
 
         Never raises: what cannot be done now is logged, and tried again by the thread.
         """
@@ -84,7 +84,7 @@ class Engine:
             self._book.tell(decision)
 
     def _settle(self, why: str) -> bool:
-        asked = asyncio.run_coroutine_threadsafe(self._sync.settle(why), self._loop)
+        asked = asyncio.run_coroutine_threadsafe(self._bring_into_step(why), self._loop)
         try:
             asked.result(PATIENCE)
         except OvsfwError as error:
@@ -94,6 +94,10 @@ class Engine:
         else:
             return True
         return False
+
+    async def _bring_into_step(self, why: str) -> None:
+        await self._sync.settle(why)
+        await self._sync.reconciler.settling.looked()
 
     def _run(self) -> None:
         asyncio.run(self._keep())

@@ -75,6 +75,20 @@ def test_what_is_denied_is_blocked_after_the_bundle_and_looked_for_again_when_ca
     assert host.switch.tracked == [entry()]
 
 
+def test_who_waits_for_a_look_finds_cut_what_is_denied() -> None:
+    host = Host()
+    host.switch.tracked = [entry()]
+
+    async def work() -> list[int]:
+        await host.reconciler.step(CLOSED, TWO)
+        keeping = asyncio.create_task(host.reconciler.settling.run())
+        await host.reconciler.settling.looked()
+        keeping.cancel()
+        return [one.mark & p.BLOCKED for one in host.switch.tracked]
+
+    assert asyncio.run(work()) == [p.BLOCKED]
+
+
 def test_what_begins_while_caches_follow_is_cut_too() -> None:
     host = Host()
 
