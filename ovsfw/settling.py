@@ -146,14 +146,7 @@ class Settling:
             if not self._rounds.done():
                 return _PAUSE
             self._rounds.result()
-        found = self._second_try(await self._due(judge, judge.zones))
-        if self._judge is not judge:
-            return 0.0
-        if found:
-            await self._do(found)
-        if self._judge is judge:
-            self._looked.set()
-        if found:
+        if await self._look(judge) or self._judge is not judge:
             return 0.0
         if self._rounds is None:
             self._rounds = asyncio.create_task(self._switch.settled())
@@ -161,6 +154,15 @@ class Settling:
         self._drop_rounds()
         self._judge = None
         return None
+
+    async def _look(self, judge: Judge) -> Due:
+        """Do what is due now; what that was."""
+        found = self._second_try(await self._due(judge, judge.zones))
+        if found and self._judge is judge:
+            await self._do(found)
+        if self._judge is judge:
+            self._looked.set()
+        return found
 
     async def finish(self) -> Totals:
         """All of it; what was done.  Takes a second or two, most of it waiting.  Raises SwitchError."""
