@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import re
 import socket
 import struct
 from collections.abc import Iterable, Mapping
@@ -126,6 +127,12 @@ class DummySwitch:
         """Let packets come in by a port; what came out, by port."""
         self.call("netdev-dummy/receive", f"p{ofport}", *(packet.hex() for packet in packets))
         return self.sent()
+
+    def received(self, ofport: int) -> int:
+        """The packets that came in by a port so far; one that is busy takes in less than it is given."""
+        found = re.search(r"rx pkts=(\d+)", self.switch.ofctl("dump-ports", self.bridge, str(ofport)))
+        assert found
+        return int(found[1])
 
     def sent(self) -> dict[int, list[bytes]]:
         """What came out since it was looked at last, by port."""

@@ -150,6 +150,8 @@ EVERYTHING: dict[str, Any] = {
                 {"id": "r2", "direction": "ingress", "protocol": "icmp", "port_range_min": 3, "port_range_max": 4},
                 {"id": "r3", "direction": "ingress", "protocol": "udp", "remote_group_id": "plain"},
                 {"id": "r4", "direction": "ingress", "remote_address_group_id": "office"},
+                {"id": "r5", "direction": "ingress", "protocol": "tcp", "port_range_min": 21, "port_range_max": 21,
+                 "helper": "ftp"},
             ],
         },
         {"id": "plain", "stateful": False},
