@@ -27,6 +27,15 @@ ADDRESSES = ("192.168.56.11", "192.168.56.12")
 MACHINES = ("lb,web1,bastion,monitor,outside", "web2,app,db,fresh,router")
 # In userspace the ends of a tunnel are on a bridge of Open vSwitch itself.
 UNDERLAY = "br-phy"
+ASK = """
+import socket
+agent = socket.create_connection(("192.168.56.11", 6655), source_address=(%r, 0))
+try:
+    agent.sendall(b"switch\\n")
+    print(len(agent.recv(100)))
+except ConnectionResetError:
+    print(0)
+"""
 
 
 class Host:
@@ -128,11 +137,9 @@ def test_the_switch_of_the_host_is_entered_without_a_namespace(hosts: list[Host]
 
 
 def test_only_the_two_hosts_may_ask_the_agents(hosts: list[Host]) -> None:
-    ask = "import socket; s = socket.create_connection(('192.168.56.11', 6655), source_address=(%r, 0)); "
-    ask += "s.sendall(b'switch\\n'); print(len(s.recv(100)))"
-
     def answered(source: str) -> int:
-        return int(netns.inside(hosts[1].name, sys.executable, "-c", ask % source))
+        """Bytes; who hangs up before the question is read resets the connection."""
+        return int(netns.inside(hosts[1].name, sys.executable, "-c", ASK % source))
 
     netns.inside(hosts[1].name, "ip", "address", "add", "192.168.56.99/24", "dev", UNDERLAY)
     assert answered("192.168.56.99") == 0
