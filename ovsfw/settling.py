@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 # Seconds between two looks at whether the switch's caches have followed, and after a failure.
 _PAUSE, _AFTER_FAILURE = 0.1, 1.0
+# A packet that is made up may be lost, and taking over is not seen to later.
+_TAKE_OVERS = 3
 # Entries between two looks at other work.
 _BATCH = 2000
 # Flows of these reasons only ever let more through; of the second, when they replace one that does less.
@@ -98,7 +101,7 @@ class Settling:
     def __init__(self, switch: Tracker) -> None:
         self._switch = switch
         self._judge: Judge | None = None
-        self._tried: set[_Act] = set()
+        self._tried: Counter[_Act] = Counter()
         self._rounds: asyncio.Task[None] | None = None
         self._begun = asyncio.Event()
         # Whether every connection that there was after the last change has been looked at.
@@ -210,7 +213,7 @@ class Settling:
     def _second_try(self, found: Due) -> Due:
         """What was marked in vain is forgotten, and what was forgotten in vain (ICMP) must run out.
 
-        What was taken over in vain is left to the rules.
+        What was taken over in vain, more than once, is left to the rules.
         """
         fates = ((Fate.CUT, found.cut), (Fate.REVIVE, found.revive), (Fate.FORGET, found.forget))
         first: dict[Fate, list[Tracked]] = {fate: [] for fate, _ in fates}
@@ -223,8 +226,8 @@ class Settling:
                 self._tried.update((act, last) if step is Fate.FORGET else (act,))
                 first[step].append(entry)
         adopt = {_Act(entry.key, entry.zone, Fate.ADOPT): entry for entry in found.adopt}
-        fresh = tuple(entry for act, entry in adopt.items() if act not in self._tried)
-        self._tried.update(adopt)
+        fresh = tuple(entry for act, entry in adopt.items() if self._tried[act] < _TAKE_OVERS)
+        self._tried.update(list(adopt))
         return Due(tuple(first[Fate.CUT]), tuple(first[Fate.REVIVE]), tuple(first[Fate.FORGET]), fresh)
 
     async def _do(self, found: Due) -> None:
