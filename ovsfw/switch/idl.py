@@ -114,6 +114,8 @@ class Replica:
         self.changed = asyncio.Event()
         self._driver = asyncio.create_task(self._drive())
         self._driver.add_done_callback(lambda _: self.changed.set())
+        # Not before: the driver still waits for the file, whose number the next one to be opened gets.
+        self._driver.add_done_callback(lambda _: self._idl.close())
 
     async def synced(self, timeout: float) -> None:
         """Wait for the first whole copy.  Raises SwitchError after `timeout` seconds."""
@@ -153,9 +155,8 @@ class Replica:
         return touched
 
     def close(self) -> None:
-        """Stop at once; doing it again is fine."""
+        """Stop; doing it again is fine."""
         self._driver.cancel()
-        self._idl.close()
 
     def _is_synced(self) -> bool:
         if self._driver.done():
