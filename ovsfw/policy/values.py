@@ -6,8 +6,9 @@ Every reader raises ValueError for what it refuses.
 from __future__ import annotations
 
 import re
+from enum import Enum
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import netaddr
 from pydantic import PlainValidator
@@ -16,6 +17,8 @@ from ovsfw.policy import protocols
 from ovsfw.policy.addresses import Family, Prefix, parse_mac
 from ovsfw.policy.model import Action, Direction, Helper, Log, Position
 from ovsfw.policy.places import MAX_DIGITS, show
+
+E = TypeVar("E", bound=Enum)
 
 # A document names the same few prefixes again and again.
 _parse_prefix = lru_cache(maxsize=4096)(Prefix.parse)
@@ -91,34 +94,30 @@ def _own_address(value: object) -> Prefix:
     return address
 
 
+def _member(kind: type[E], value: object, complaint: str) -> E:
+    if isinstance(value, str) and value in {member.value for member in kind}:
+        return kind(value)
+    raise ValueError(f"{show(value)} {complaint}")
+
+
 def _direction(value: object) -> Direction:
-    if isinstance(value, str) and value in set(Direction):
-        return Direction(value)
-    raise ValueError(f"{show(value)} is not a direction; use ingress or egress")
+    return _member(Direction, value, "is not a direction; use ingress or egress")
 
 
 def _action(value: object) -> Action:
-    if isinstance(value, str) and value in set(Action):
-        return Action(value)
-    raise ValueError(f"{show(value)} is not an action; use allow, deny, reject or pass")
+    return _member(Action, value, "is not an action; use allow, deny, reject or pass")
 
 
 def _position(value: object) -> Position:
-    if isinstance(value, str) and value in set(Position):
-        return Position(value)
-    raise ValueError(f"{show(value)} is not a position; use before or after (the security groups)")
+    return _member(Position, value, "is not a position; use before or after (the security groups)")
 
 
 def _helper(value: object) -> Helper:
-    if isinstance(value, str) and value in set(Helper):
-        return Helper(value)
-    raise ValueError(f"{show(value)} is not a helper of conntrack; use ftp or tftp")
+    return _member(Helper, value, "is not a helper of conntrack; use ftp or tftp")
 
 
 def _log(value: object) -> Log:
-    if isinstance(value, str) and value in set(Log):
-        return Log(value)
-    raise ValueError(f"{show(value)} is nothing to log; use accepted, dropped or all")
+    return _member(Log, value, "is nothing to log; use accepted, dropped or all")
 
 
 def _ethertype(value: object) -> Family:
