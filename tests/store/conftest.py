@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -12,10 +14,10 @@ from ovsfw.store.client import Remote
 from ovsfw.store.server import Server
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@contextmanager
+def serving(directory: Path) -> Iterator[Server]:
     """A running server whose database is set up and has no policy yet."""
-    made = Server(tmp_path_factory.mktemp("store"))
+    made = Server(directory)
     made.create()
     made.start()
     try:
@@ -23,6 +25,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield made
     finally:
         asyncio.run(made.stop())
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("store")) as made:
+        yield made
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from ovsfw.errors import StoreAwayError
 from ovsfw.neutron.publish import GROUP, PORT, REVISION, Objects
 from ovsfw.neutron.publisher import Publisher, Snapshot, units_of
 from ovsfw.policy.model import Policy
-from ovsfw.store import setup
 from ovsfw.store.client import Remote
 from ovsfw.store.editing import edit, read
 from ovsfw.store.objects import KINDS, added, deleted
@@ -22,6 +21,7 @@ from ovsfw.store.part import Part
 from ovsfw.store.rows import Key
 from ovsfw.store.server import Server
 from tests.cloud import Cloud, rule
+from tests.store.conftest import serving
 
 pytestmark = pytest.mark.ovs
 
@@ -29,14 +29,8 @@ pytestmark = pytest.mark.ovs
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     """A database for each test: its generation matters."""
-    made = Server(tmp_path / "store")
-    made.create()
-    made.start()
-    try:
-        asyncio.run(setup.initialise(Remote.parse(made.address)))
+    with serving(tmp_path / "store") as made:
         yield made
-    finally:
-        asyncio.run(made.stop())
 
 
 @pytest.fixture

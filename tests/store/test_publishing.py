@@ -12,7 +12,6 @@ import pytest
 
 from ovsfw.neutron.publish import PORT
 from ovsfw.neutron.publishing import Publishing, Settings
-from ovsfw.store import setup
 from ovsfw.store.client import Remote, connected
 from ovsfw.store.editing import edit, read, transact
 from ovsfw.store.objects import KINDS, deleted
@@ -20,6 +19,7 @@ from ovsfw.store.rows import Key
 from ovsfw.store.server import Server
 from tests.cloud import Cloud
 from tests.running import PATIENCE
+from tests.store.conftest import serving
 
 pytestmark = pytest.mark.ovs
 
@@ -46,14 +46,8 @@ class Waiting:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    made = Server(tmp_path / "store")
-    made.create()
-    made.start()
-    try:
-        asyncio.run(setup.initialise(Remote.parse(made.address)))
+    with serving(tmp_path / "store") as made:
         yield made
-    finally:
-        asyncio.run(made.stop())
 
 
 @pytest.fixture
