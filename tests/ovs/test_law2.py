@@ -86,6 +86,17 @@ class Host:
         """The MAC that goes with an address of a machine."""
         return ROUTER if name is None else mac_for(self.policy.ports[name], address)
 
+    def shares_its_mac(self, connection: Connection) -> bool:
+        """Whether another endpoint here gets what is sent to the receiver, too.
+
+        A connection names one endpoint whose rules accepted it, the last; the answers of another need rules of their
+        own (docs/security.md).
+        """
+        goes = self.place(connection.receiver)
+        vlan, mac = self.vlan.get(goes, 0), self.mac(connection.receiver, connection.destination)
+        filtered = {self.place(port.id) for port in self.policy.ports.values() if port.port_security}
+        return goes != UPLINK and bool(self.may_get(vlan, mac) & filtered - {goes})
+
     def cannot_be_tried(self, connection: Connection) -> bool:
         """Packets that never meet this switch, or that nobody can send."""
         return (
@@ -174,6 +185,8 @@ def answers(host: Host, connection: Connection, *, is_allowed: bool) -> bool:
     if is_of_a_server(connection):
         return False
     arrived = host.arrives(back, answer=True)
+    if is_allowed and host.shares_its_mac(connection):
+        return False
     if is_allowed:
         assert arrived == answer_allowed(host, back), "the answer"
     else:

@@ -10,11 +10,12 @@ import json
 import pytest
 from scapy.packet import Packet
 
+from ovsfw.compiler.pipeline import Reason
 from ovsfw.errors import PolicyError
 from ovsfw.policy.document import parse
 from ovsfw.policy.model import MAX_GROUPS
 from tests.ovs.packets.bench import Bench, Json, egress, ingress, policy_of, vm
-from tests.ovs.packets.frames import BROADCAST, udp
+from tests.ovs.packets.frames import BROADCAST, tcp, udp
 
 pytestmark = pytest.mark.ovs
 
@@ -70,3 +71,18 @@ def test_as_many_groups_as_endpoints_with_one_mac_may_have(bench: Bench) -> None
 def test_more_groups_of_endpoints_with_one_mac_are_refused(bench: Bench) -> None:
     with pytest.raises(PolicyError, match=f"7 endpoints of this host share the MAC address {VIRTUAL}"):
         sharing(bench, GROUPS_OF_SHARING + 1)
+
+
+def test_endpoints_that_share_a_mac_answer_as_the_last_who_accepted_or_by_a_rule(bench: Bench) -> None:
+    """A connection names one endpoint: the other fails closed."""
+    machines = [vm(number, "web", pairs=[("10.0.0.200", VIRTUAL)]) for number in (2, 3)]
+    bench.enforce_policy(policy_of(machines, {"web": [ingress(4, "tcp", 80)]}))
+    bench.sends("uplink", tcp(4, "uplink", "vm2", dst="10.0.0.200", to=VIRTUAL)).reaches("vm2", "vm3")
+    answers = {
+        name: tcp(4, name, "uplink", 30000, 80, src="10.0.0.200", mac=VIRTUAL, flags="SA", ack=1001)
+        for name in ("vm2", "vm3")
+    }
+    bench.sends("vm2", answers["vm2"]).stopped(by=Reason.DENIED)
+    bench.sends("vm3", answers["vm3"]).reaches("uplink")
+    bench.change(*machines, web=[ingress(4, "tcp", 80), egress(4, "tcp")])
+    bench.sends("vm2", answers["vm2"]).reaches("uplink")
