@@ -23,8 +23,10 @@ from ovsfw.switch.rundir import control_socket
 
 BRIDGE = "br-int"
 # ovs-vswitchd answers at most ten commands of a connection before it goes round its main loop again, where ports are
-# polled and changed settings take effect (run_connection() in lib/unixctl.c).
+# polled and changed settings take effect (run_connection() in lib/unixctl.c).  A port then takes in one packet, and a
+# hundred wait for it at the most (netdev_dummy_rxq_recv() and NETDEV_DUMMY_MAX_QUEUE in lib/netdev-dummy.c).
 _COMMANDS_PER_TURN = 10
+_PACKETS_AT_ONCE = 50
 _PCAP_HEADER = 24
 _RECORD = struct.Struct("=IIII")
 
@@ -55,9 +57,9 @@ class DummySwitch:
     def _pcap(self, ofport: int) -> Path:
         return self.switch.rundir / f"p{ofport}.pcap"
 
-    def call(self, command: str, *args: str) -> str:
-        """One unixctl command, and all that it sets off."""
-        return self._converse((command, args), *[("version", ())] * _COMMANDS_PER_TURN)[0]
+    def call(self, command: str, *args: str, turns: int = 1) -> str:
+        """One unixctl command, and what it sets off in so many turns of the main loop."""
+        return self._converse((command, args), *[("version", ())] * _COMMANDS_PER_TURN * turns)[0]
 
     def _converse(self, *commands: tuple[str, tuple[str, ...]]) -> list[str]:
         """Some commands at once, over a connection that stays open: thousands are needed."""
@@ -125,8 +127,14 @@ class DummySwitch:
 
     def send(self, ofport: int, *packets: bytes) -> dict[int, list[bytes]]:
         """Let packets come in by a port; what came out, by port."""
-        self.call("netdev-dummy/receive", f"p{ofport}", *(packet.hex() for packet in packets))
+        self.receive(ofport, *packets)
         return self.sent()
+
+    def receive(self, ofport: int, *packets: bytes) -> None:
+        """Let packets come in by a port, each of which has been dealt with at the end."""
+        for at in range(0, len(packets), _PACKETS_AT_ONCE):
+            chunk = [packet.hex() for packet in packets[at : at + _PACKETS_AT_ONCE]]
+            self.call("netdev-dummy/receive", f"p{ofport}", *chunk, turns=len(chunk))
 
     def received(self, ofport: int) -> int:
         """The packets that came in by a port so far; one that is busy takes in less than it is given."""

@@ -38,10 +38,11 @@ def mask(line: str) -> str:
 
 
 class MaskCount:
-    """Counts masks by the port that packets come in by."""
+    """Counts flows, and masks by the port that packets come in by."""
 
     def __init__(self) -> None:
         """None yet."""
+        self.flows = 0
         self._by_port: dict[str, set[str]] = defaultdict(set)
 
     def add(self, lines: Iterable[str]) -> None:
@@ -49,6 +50,7 @@ class MaskCount:
         for line in lines:
             port = _PORT.search(line)
             if " packets:" in line and port:
+                self.flows += 1
                 self._by_port[port[1]].add(mask(line))
 
     @property

@@ -38,5 +38,6 @@ async def read(bridge: Path, enough: int) -> Megaflows:
         while batch := list(islice(lines, _BATCH)):
             count.add(batch)
             await asyncio.sleep(0)
-        masks = count.most
+        # Meanwhile some have come and gone: both numbers are of one look.
+        flows, masks = count.flows, count.most
     return Megaflows(flows, flows if masks is None else masks)
