@@ -94,7 +94,8 @@ class Agent:
         loop = asyncio.get_running_loop()
         for service in {(protocol, port) for protocol, port in services} - self._services:
             for address in self._addresses:
-                sock = _bound(address, service[1], socket.SOCK_STREAM if service[0] == "tcp" else socket.SOCK_DGRAM)
+                kind = socket.SOCK_STREAM if service[0] == "tcp" else socket.SOCK_DGRAM
+                sock = _bound(address, service[1], kind, is_service=service[0] == "tcp")
                 if service[0] == "tcp":
                     self._keep.append(await loop.create_server(lambda: Banner(self._name), sock=sock, backlog=BACKLOG))
                 else:
@@ -149,11 +150,15 @@ class Agent:
         raise OSError(f"no free source port on {source}")
 
 
-def _bound(address: str, port: int, kind: socket.SocketKind, *, icmp: bool = False) -> socket.socket:
+def _bound(
+    address: str, port: int, kind: socket.SocketKind, *, icmp: bool = False, is_service: bool = False
+) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sock = socket.socket(family, kind, ECHO_PROTOCOL[family] if icmp else 0)
     try:
         sock.setblocking(False)
+        # What is left of connections that a filter has cut must not keep a service from its port.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, is_service)
         sock.bind((address, port))
     except OSError:
         sock.close()
