@@ -10,20 +10,23 @@ which Neutron's agent does not clean.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from enum import IntEnum
-from operator import itemgetter
-
-# Cookies are a part of the pipeline, in a module of their own.
+# Cookies are a part of the pipeline, and so is what a table is, in modules of their own.
 from ovsfw.compiler.reasons import OWNER as OWNER
 from ovsfw.compiler.reasons import VERSION as VERSION
 from ovsfw.compiler.reasons import Reason as Reason
 from ovsfw.compiler.reasons import cookie as cookie
 from ovsfw.compiler.reasons import read_cookie as read_cookie
+from ovsfw.compiler.table import BY_NUMBER as BY_NUMBER
+from ovsfw.compiler.table import FIRST_OWN as FIRST_OWN
+from ovsfw.compiler.table import OWN as OWN
+from ovsfw.compiler.table import TABLES as TABLES
+from ovsfw.compiler.table import PipelineError as PipelineError
+from ovsfw.compiler.table import Priority as Priority
+from ovsfw.compiler.table import Table as Table
+from ovsfw.compiler.table import declare
 from ovsfw.openflow import match as m
-from ovsfw.openflow.action import Action, Ct, Place, Resubmit
-from ovsfw.openflow.flow import Flow, flow
+from ovsfw.openflow.action import Place
+from ovsfw.openflow.flow import Flow
 
 # --- Registers ------------------------------------------------------------------------------------------------------
 
@@ -97,27 +100,6 @@ and RECEIVER are the two halves of its ct_label."""
 WRITTEN_MARK = Place(GATE, 0, 32)
 
 
-# --- Priorities -----------------------------------------------------------------------------------------------------
-
-
-class Priority(IntEnum):
-    """Every priority there is, highest first within its table."""
-
-    # In the hook table, which may be shared.
-    HOOK = 1001
-    # Elsewhere.
-    BAN = 500
-    FIRST = 400
-    SECOND = 300
-    THIRD = 200
-    FOURTH = 100
-    FIFTH = 50
-    SIXTH = 25
-    SEVENTH = 12
-    EIGHTH = 6
-    MISS = 0
-
-
 # --- Tables ---------------------------------------------------------------------------------------------------------
 
 PACKET = frozenset({m.ETH_TYPE, m.IP_PROTO, m.ICMP6_TYPE, m.ICMP6_CODE, m.UDP_SRC, m.UDP_DST})
@@ -130,63 +112,8 @@ SERVICE = frozenset(
 STATE = frozenset({m.ETH_TYPE, m.IP_FRAG, m.IP_PROTO, m.TCP_FLAGS, m.CT_STATE, m.CT_MARK})
 
 
-class PipelineError(Exception):
-    """A flow that the declaration does not allow: a bug of this program."""
-
-
-_FIELD = itemgetter(0)
-_LEADING = frozenset({Resubmit, Ct})
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Table:
-    """One OpenFlow table: what its flows may match, and the tables they may lead to."""
-
-    name: str
-    number: int
-    about: str
-    matches: frozenset[m.Field]
-    leads_to: frozenset[str] = frozenset()
-    _seen: set[object] = field(default_factory=set, repr=False)
-
-    def flow(self, priority: Priority, match: m.Match, actions: tuple[Action, ...], why: int) -> Flow:
-        """Build a flow of this table; `why` is its cookie.  Raises PipelineError against the declaration."""
-        shape = tuple(map(_FIELD, match))
-        if shape not in self._seen:
-            self._check_match(shape)
-        for action in actions:
-            if type(action) in _LEADING and action not in self._seen:
-                self._check_action(action)
-        return flow(self.number, priority, match, actions, why)
-
-    def _check_match(self, shape: tuple[m.Field, ...]) -> None:
-        strange = [term.name for term in shape if term not in self.matches]
-        if strange:
-            raise PipelineError(f"table {self.name} does not match {', '.join(strange)}")
-        self._seen.add(shape)
-
-    def _check_action(self, action: Action) -> None:
-        target = action.table if isinstance(action, Resubmit | Ct) else None
-        name = TABLE_NAMES.get(target, HOOK.name) if target is not None else ""
-        if name and name not in self.leads_to:
-            raise PipelineError(f"table {self.name} does not lead to {name}")
-        self._seen.add(action)
-
-
-TABLES: list[Table] = []
-FIRST_OWN, OWN = 100, 40
-
-
-def _table(name: str, about: str, matches: Iterable[m.Field], *leads_to: str) -> Table:
-    """Declare the next table."""
-    number = FIRST_OWN + len(TABLES) - 1 if TABLES else 0
-    table = Table(name, number, about, frozenset(matches), frozenset(leads_to))
-    TABLES.append(table)
-    return table
-
-
-HOOK = _table("hook", "the way in, in a table that others may share", {PASSED}, "classify")
-CLASSIFY = _table(
+HOOK = declare("hook", "the way in, in a table that others may share", {PASSED}, "classify")
+CLASSIFY = declare(
     "classify",
     "who sent it: an endpoint, a port that no policy knows, or the world outside",
     {m.IN_PORT, m.VLAN_VID},
@@ -194,15 +121,15 @@ CLASSIFY = _table(
     "uplink",
     "forward",
 )
-UPLINK = _table("uplink", "which network a packet from outside is in, by its tag", {m.VLAN_VID}, "forward")
-SPOOF_GUARD = _table(
+UPLINK = declare("uplink", "which network a packet from outside is in, by its tag", {m.VLAN_VID}, "forward")
+SPOOF_GUARD = declare(
     "spoof_guard",
     "an endpoint sends only as itself",
     {ENDPOINT, m.ETH_SRC, m.VLAN_VID, m.ARP_OP, m.ARP_SPA, m.ARP_TPA, m.ARP_SHA, *PACKET, *ADDRESSES},
     "egress",
     "forward",
 )
-EGRESS = _table(
+EGRESS = declare(
     "egress",
     "what an endpoint may always send; the rest is tracked",
     {ENDPOINT, m.IPV6_SRC, m.ND_TARGET, m.ND_SLL, m.IP_FRAG, *PACKET},
@@ -213,20 +140,20 @@ EGRESS = _table(
     "egress_policy",
     "egress_verdict",
 )
-ND_GUARD = _table(
+ND_GUARD = declare(
     "nd_guard",
     "the link-layer address inside neighbour discovery is the endpoint's own",
     {ENDPOINT, m.ETH_SRC, m.ND_SLL, m.ND_TLL, *PACKET},
     "nd_target",
     "forward",
 )
-ND_TARGET = _table(
+ND_TARGET = declare(
     "nd_target",
     "an endpoint advertises, and probes for, only its own addresses",
     {ENDPOINT, m.ETH_SRC, m.ND_TARGET, *PACKET},
     "forward",
 )
-EGRESS_STATE = _table(
+EGRESS_STATE = declare(
     "egress_state",
     "which packets the rules must see",
     {ENDPOINT, *STATE},
@@ -235,7 +162,7 @@ EGRESS_STATE = _table(
     "egress_verdict",
     "forward",
 )
-EGRESS_DATA = _table(
+EGRESS_DATA = declare(
     "egress_data",
     "the data connections that a helper expects, between the ends of their control connection alone",
     {ENDPOINT, m.CT_LABEL, m.IPV4_SRC, m.IPV6_SRC, *STATE},
@@ -245,67 +172,67 @@ EGRESS_DATA = _table(
     "egress_verdict",
     "forward",
 )
-EGRESS_POLICY = _table(
+EGRESS_POLICY = declare(
     "egress_policy", "the tiers and groups of the sender", {ENDPOINT}, "egress_tiers", "egress_rules", "egress_verdict"
 )
-EGRESS_TIERS = _table(
+EGRESS_TIERS = declare(
     "egress_tiers",
     "the rules of a tier in their order, until one has spoken",
     {GROUP, EGRESS_RULE, m.ETH_TYPE},
     "egress_rules_v4",
     "egress_rules_v6",
 )
-EGRESS_RULES = _table(
+EGRESS_RULES = declare(
     "egress_rules",
     "the rules of a group, unless one has spoken",
     {EGRESS_RULE, m.ETH_TYPE},
     "egress_rules_v4",
     "egress_rules_v6",
 )
-EGRESS_RULES_V4 = _table("egress_rules_v4", "IPv4 egress rules", {GROUP, EGRESS_RULE, m.CONJ_ID, m.IPV4_DST, *SERVICE})
-EGRESS_RULES_V6 = _table("egress_rules_v6", "IPv6 egress rules", {GROUP, EGRESS_RULE, m.CONJ_ID, m.IPV6_DST, *SERVICE})
-EGRESS_VERDICT = _table(
+EGRESS_RULES_V4 = declare("egress_rules_v4", "IPv4 egress rules", {GROUP, EGRESS_RULE, m.CONJ_ID, m.IPV4_DST, *SERVICE})
+EGRESS_RULES_V6 = declare("egress_rules_v6", "IPv6 egress rules", {GROUP, EGRESS_RULE, m.CONJ_ID, m.IPV6_DST, *SERVICE})
+EGRESS_VERDICT = declare(
     "egress_verdict",
     "accepted by a rule, or dropped; fragments wait for each other",
     {ENDPOINT, EGRESS_RULE, m.ETH_TYPE, m.IP_FRAG, m.IP_PROTO, *PORTS},
     "egress_gate",
     "forward",
 )
-EGRESS_GATE = _table("egress_gate", "fragments that have found each other", {ENDPOINT, m.CT_STATE}, "forward")
-FORWARD = _table(
+EGRESS_GATE = declare("egress_gate", "fragments that have found each other", {ENDPOINT, m.CT_STATE}, "forward")
+FORWARD = declare(
     "forward", "to an endpoint of this host, to many, or out", {NETWORK, m.ETH_DST}, "ingress", "fan_out", "leave"
 )
-LEAVE = _table(
+LEAVE = declare(
     "leave",
     "out of this host; new connections are remembered",
     {EGRESS_RULE, m.ETH_TYPE, m.IP_PROTO, m.CT_STATE, m.CT_MARK},
     "left",
     "hook",
 )
-LEFT = _table("left", "out by the switch's own forwarding", {m.CT_STATE, m.CT_MARK}, "hook")
-FAN_OUT = _table("fan_out", "broadcast and multicast", PACKET, "trusted", "flood", "fan_out_rules")
-TRUSTED = _table(
+LEFT = declare("left", "out by the switch's own forwarding", {m.CT_STATE, m.CT_MARK}, "hook")
+FAN_OUT = declare("fan_out", "broadcast and multicast", PACKET, "trusted", "flood", "fan_out_rules")
+TRUSTED = declare(
     "trusted",
     "DHCP replies and router advertisements, where a network names who may send them",
     {NETWORK, m.ETH_DST, m.IPV4_SRC, m.IPV6_SRC, *PACKET},
     "flood",
     "deliver",
 )
-FLOOD = _table("flood", "every endpoint of the network gets it", {NETWORK, OUTPUT_PAGE}, "flood")
-FAN_OUT_RULES = _table(
+FLOOD = declare("flood", "every endpoint of the network gets it", {NETWORK, OUTPUT_PAGE}, "flood")
+FAN_OUT_RULES = declare(
     "fan_out_rules",
     "judged once for all endpoints with the same groups, in one go or in several",
     {NETWORK, m.ETH_TYPE},
     "fan_out_page",
 )
-FAN_OUT_PAGE = _table("fan_out_page", "one class of endpoints after the other", {NETWORK, CLASS_PAGE}, "fan_out_class")
-FAN_OUT_CLASS = _table(
+FAN_OUT_PAGE = declare("fan_out_page", "one class of endpoints after the other", {NETWORK, CLASS_PAGE}, "fan_out_class")
+FAN_OUT_CLASS = declare(
     "fan_out_class", "the tiers and groups of a class", {CLASS}, "ingress_tiers", "ingress_rules", "fan_out_deliver"
 )
-FAN_OUT_DELIVER = _table(
+FAN_OUT_DELIVER = declare(
     "fan_out_deliver", "those whose rules accepted it get it", {CLASS, INGRESS_RULE, OUTPUT_PAGE}, "fan_out_deliver"
 )
-INGRESS = _table(
+INGRESS = declare(
     "ingress",
     "what an endpoint always gets; the rest is tracked",
     {ENDPOINT, m.CT_STATE, m.IP_FRAG, *PACKET},
@@ -315,7 +242,7 @@ INGRESS = _table(
     "ingress_policy",
     "ingress_verdict",
 )
-INGRESS_STATE = _table(
+INGRESS_STATE = declare(
     "ingress_state",
     "which packets the rules must see",
     {ENDPOINT, *STATE},
@@ -324,7 +251,7 @@ INGRESS_STATE = _table(
     "ingress_verdict",
     "commit",
 )
-INGRESS_DATA = _table(
+INGRESS_DATA = declare(
     "ingress_data",
     "the data connections that a helper expects, between the ends of their control connection alone",
     {ENDPOINT, m.CT_LABEL, m.IPV4_DST, m.IPV6_DST, *STATE},
@@ -334,7 +261,7 @@ INGRESS_DATA = _table(
     "ingress_verdict",
     "commit",
 )
-INGRESS_POLICY = _table(
+INGRESS_POLICY = declare(
     "ingress_policy",
     "the tiers and groups of the receiver",
     {ENDPOINT},
@@ -342,14 +269,14 @@ INGRESS_POLICY = _table(
     "ingress_rules",
     "ingress_verdict",
 )
-INGRESS_TIERS = _table(
+INGRESS_TIERS = declare(
     "ingress_tiers",
     "the rules of a tier in their order, until one has spoken",
     {GROUP, INGRESS_RULE, m.ETH_TYPE},
     "ingress_rules_v4",
     "ingress_rules_v6",
 )
-INGRESS_RULES = _table(
+INGRESS_RULES = declare(
     "ingress_rules",
     "the rules of a group, unless one has spoken",
     {INGRESS_RULE, m.ETH_TYPE},
@@ -357,36 +284,35 @@ INGRESS_RULES = _table(
     "ingress_rules_v6",
 )
 _FROM_RULES = {GROUP, INGRESS_RULE, m.CONJ_ID, *SERVICE}
-INGRESS_RULES_V4 = _table("ingress_rules_v4", "IPv4 ingress rules", {*_FROM_RULES, m.IPV4_SRC})
-INGRESS_RULES_V6 = _table("ingress_rules_v6", "IPv6 ingress rules", {*_FROM_RULES, m.IPV6_SRC})
-INGRESS_VERDICT = _table(
+INGRESS_RULES_V4 = declare("ingress_rules_v4", "IPv4 ingress rules", {*_FROM_RULES, m.IPV4_SRC})
+INGRESS_RULES_V6 = declare("ingress_rules_v6", "IPv6 ingress rules", {*_FROM_RULES, m.IPV6_SRC})
+INGRESS_VERDICT = declare(
     "ingress_verdict",
     "accepted by a rule, or dropped; fragments wait for each other",
     {ENDPOINT, INGRESS_RULE, m.ETH_TYPE, m.IP_FRAG, m.IP_PROTO, *PORTS},
     "ingress_gate",
     "commit",
 )
-INGRESS_GATE = _table(
+INGRESS_GATE = declare(
     "ingress_gate", "fragments that have found each other", {ENDPOINT, EGRESS_RULE, m.CT_STATE}, "commit"
 )
-COMMIT = _table(
+COMMIT = declare(
     "commit",
     "new connections are remembered",
     {EGRESS_RULE, INGRESS_RULE, SENDER, m.ETH_TYPE, m.IP_PROTO, m.CT_STATE, m.CT_MARK},
     "deliver",
     "committed",
 )
-COMMITTED = _table(
+COMMITTED = declare(
     "committed", "what conntrack has remembered", {EGRESS_RULE, RECEIVER, m.CT_STATE, m.CT_MARK}, "deliver"
 )
-DELIVER = _table("deliver", "out of the endpoint's port", ())
-REMARK = _table(
+DELIVER = declare("deliver", "out of the endpoint's port", ())
+REMARK = declare(
     "remark",
     "no packet comes here but those that ovsfw makes up, to block a connection, let it live again, or take it over",
     {EGRESS_RULE, m.ETH_TYPE, m.CT_STATE, m.CT_MARK},
 )
 
-BY_NUMBER = {table.number: table for table in TABLES}
 TABLE_NAMES = {table.number: table.name for table in TABLES}
 OWN_TABLES = frozenset(range(FIRST_OWN, FIRST_OWN + OWN))
 
