@@ -156,10 +156,28 @@ def test_a_sub_port_sends_only_as_itself(trunked: TrunkedVm, family: int) -> Non
     assert len(trunked.sends(from_vm(family, "parent", 22))) == 1
 
 
+@pytest.mark.parametrize("sender", [mac(2), "01:00:5e:00:00:01"], ids=["another", "a-group"])
+def test_a_sub_port_sends_with_the_mac_of_the_card_alone(trunked: TrunkedVm, family: int, sender: str) -> None:
+    """Nothing before br-int looks at it: the bridge of the trunk passes every MAC on, as the good twin shows."""
+    for name, dport in (("web", 80), ("parent", 22)):
+        inner, local = WIRES[name]
+        forged, good = from_vm(family, name, dport), from_vm(family, name, dport)
+        forged.src = sender
+        assert trunked.sends(tagged(forged, inner) if inner else forged) == []
+        assert [vlan_of(frame) for frame in trunked.sends(tagged(good, inner) if inner else good)] == [local]
+
+
 def test_arp_of_a_sub_port(trunked: TrunkedVm) -> None:
-    for speaks_as, passes in (("web", True), ("parent", False)):
-        claim = Ether(src=mac(1), dst="ff:ff:ff:ff:ff:ff") / ARP(
-            hwsrc=mac(1), psrc=address(4, speaks_as), pdst="10.1.0.9"
+    """Not for the parent's address, nor with another MAC on the outside or inside."""
+    own, other = mac(1), mac(2)
+    for speaks_as, outer, inner, passes in (
+        ("web", own, own, True),
+        ("parent", own, own, False),
+        ("web", other, own, False),
+        ("web", own, other, False),
+    ):
+        claim = Ether(src=outer, dst="ff:ff:ff:ff:ff:ff") / ARP(
+            hwsrc=inner, psrc=address(4, speaks_as), pdst="10.1.0.9"
         )
         assert bool(trunked.sends(tagged(claim, WIRES["web"][0]))) is passes
 
