@@ -21,7 +21,7 @@ from ovsfw.reconciler import Change, Enforced, Installed, carry_out, change_betw
 from ovsfw.settling import NOTHING, Settling, Totals
 from ovsfw.switch.channel import Channel
 from ovsfw.switch.ovsdb import Ovsdb
-from ovsfw.switch.rundir import default_rundir, management_socket
+from ovsfw.switch.rundir import management_socket, rundir_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +47,6 @@ async def opened(db: str, bridge: str) -> AsyncIterator[Bridge]:
     finally:
         channel.close()
         ovsdb.close()
-
-
-def rundir_of(db: str) -> Path:
-    """The run directory that a local OVSDB address points into; the default one for an address without a path."""
-    kind, _, path = db.partition(":")
-    return Path(path).parent if kind == "unix" else default_rundir()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ovsfw.apply import Bridge, Comparison, compare_with, opened, rundir_of
+from ovsfw.apply import Bridge, Comparison, compare_with, opened
 from ovsfw.compiler import Program
 from ovsfw.connections import Due
 from ovsfw.errors import ConfigError, OvsfwError, SwitchError
@@ -24,6 +24,7 @@ from ovsfw.guardian import Guardian
 from ovsfw.policy.model import Policy
 from ovsfw.reconciler import Enforced, carry_out, change_between, enforce, read
 from ovsfw.settling import Settling
+from ovsfw.switch.rundir import rundir_of
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _KEEP, _KEPT = b"keep\n", b"kept\n"

@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 
 from ovsfw import __version__, logs
-from ovsfw.apply import rundir_of
 from ovsfw.compiler.pipeline import TABLE_NAMES
 from ovsfw.control import Control
 from ovsfw.crowding import BUDGET, Crowding
@@ -26,9 +25,10 @@ from ovsfw.notify import Notifier
 from ovsfw.openflow.text import format_flow
 from ovsfw.pidfile import PidFile
 from ovsfw.sources.source import Source
-from ovsfw.status import Status, of_datapath, render, status
+from ovsfw.status import of_datapath, status
+from ovsfw.status_text import Status, render
 from ovsfw.supervisor import Supervisor
-from ovsfw.switch.rundir import management_socket
+from ovsfw.switch.rundir import management_socket, rundir_of
 from ovsfw.sync import AUDIT_EVERY, Place, Sync
 
 logger = logging.getLogger(__name__)

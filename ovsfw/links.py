@@ -8,13 +8,12 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import dataclass
 
-from ovsfw.apply import rundir_of
 from ovsfw.openflow.monitor import Event
 from ovsfw.switch import ports
 from ovsfw.switch.channel import Channel
 from ovsfw.switch.connection import Connection
 from ovsfw.switch.ovsdb import Ovsdb
-from ovsfw.switch.rundir import management_socket
+from ovsfw.switch.rundir import management_socket, rundir_of
 
 _AWAY = (
     "ovsdb-server is away: what was known of the ports stands, and Open vSwitch takes no changes of flows until it is "

@@ -12,16 +12,15 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 
-from ovsfw.apply import rundir_of
 from ovsfw.compiler.endpoints import network_of
 from ovsfw.compiler.pipeline import is_ours, read_cookie
 from ovsfw.compiler.recording import is_drop
 from ovsfw.errors import ConfigError, SwitchError
 from ovsfw.record import BUCKETS
-from ovsfw.status import Status
+from ovsfw.status_text import Status
 from ovsfw.switch.channel import Channel
 from ovsfw.switch.conntrack import Conntrack
-from ovsfw.switch.rundir import management_socket
+from ovsfw.switch.rundir import management_socket, rundir_of
 from ovsfw.sync import Sync
 
 try:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ovsfw.cli import parser
-from ovsfw.cli.compiling import assume
+from ovsfw.cli.compile import assume
 from ovsfw.compiler import compile_policy
 from ovsfw.compiler.pipeline import TABLE_NAMES, TABLES
 from ovsfw.compiler.reference import UnknownPartError, descriptions, fill

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ovsfw.cli.compiling import assume
+from ovsfw.cli.compile import assume
 from ovsfw.compiler import NEUTRON, STANDALONE, Binding, Bindings, compile_policy
 from ovsfw.compiler.bindings import Uplink, VlanMode
 from ovsfw.compiler.pipeline import TABLE_NAMES

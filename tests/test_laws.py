@@ -325,7 +325,7 @@ def test_every_flow_decodes_and_encodes_to_the_same_bytes(hook: Hook, situation:
 
 _DUMP = """
 import hashlib, sys
-from ovsfw.cli.compiling import assume
+from ovsfw.cli.compile import assume
 from ovsfw.compiler import compile_policy
 from ovsfw.policy.document import parse
 policy = parse(sys.stdin.read(), "stdin")

@@ -7,21 +7,43 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import os
 import sys
 from pathlib import Path
 
-import ovsfw.cli.check as checking
 from ovsfw import __version__
-from ovsfw.cli import audit as auditing
-from ovsfw.cli import bridge, compiling, completion, connections, db, drops, graph, lab, migrate, running, show, why
 from ovsfw.errors import OvsfwError
 
-FAMILIES = (checking, auditing, graph, compiling, bridge, connections, running, show, why, drops, db, migrate, lab)
+# The commands, in the order of the help.  Each has a module of its name here, whose `add` gives its parser the options.
+COMMANDS = {
+    "check": "is the policy document right?",
+    "audit": "a least-privilege review of a policy: what is open too wide, and what does nothing",
+    "graph": "draw a picture of who may talk to whom: groups, and the rules between them as arrows",
+    "compile": "print the flows of a policy; no switch is needed",
+    "diff": "what apply would change: -/+ flows, live connections.  Exit 0 nothing, 2 differences, 1 error",
+    "apply": "make the bridge hold exactly the policy, in one atomic bundle, and exit",
+    "verify": "does the bridge hold exactly the policy?  Exit 0 yes, 2 drift, 1 error",
+    "confirm": "keep the change that `apply --confirm` has made and that waits",
+    "clear": "take every flow of ovsfw off the bridge",
+    "connections": "live connections, with the rules that let each in",
+    "run": "the daemon: keep the bridge as the policy says, in the foreground, until it is stopped; flows stay",
+    "status": "how the running daemon is.  Exit 0 in sync, 2 it runs but is not, 1 it does not run",
+    "show": "endpoints of this host, groups, rules with hits and when they were last hit, and what is dropped",
+    "why": "what the policy says of a connection and by which rule, and what the switch does with it",
+    "drops": "what was dropped last: when, whose, on which side, why; by the memory of the daemon",
+    "db": "the policy database: start, import, export, show, status, change objects, --wait=hosts",
+    "migrate": "leave another firewall driver of Neutron's agent: iptables_hybrid or openvswitch",
+    "lab": "VMs as network namespaces on this machine: up, matrix, selftest, exec, demo, shape, cluster, down",
+    "completion": "print what a shell needs to complete commands and options",
+}
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+def parser(wanted: str | None = None) -> argparse.ArgumentParser:
+    """The whole command line; with one command `wanted`, of the others only what they are about.
+
+    Importing what all of them need takes a second.
+    """
     top = argparse.ArgumentParser(
         prog="ovsfw",
         description="Security groups as OpenFlow conntrack flows on Open vSwitch, kept in sync.",
@@ -29,9 +51,10 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"ovsfw {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for family in FAMILIES:
-        family.add(commands)
-    completion.add(commands, top)
+    for name, about in COMMANDS.items():
+        command = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
+        if wanted in (None, name):
+            importlib.import_module(f"{__name__}.{name}").add(command)
     return top
 
 
@@ -39,7 +62,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; errors go to stderr in one line each, never as a traceback."""
     _open_what_is_closed()
     collect_less()
-    args = parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    # No option of `ovsfw` itself takes a value.
+    args = parser(next((word for word in words if not word.startswith("-")), "")).parse_args(words)
     try:
         status: int = args.run(args)
         sys.stdout.flush()

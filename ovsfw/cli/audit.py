@@ -7,11 +7,11 @@ import asyncio
 import datetime as dt
 import json
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote
 
 from ovsfw import __version__
-from ovsfw.apply import opened, rundir_of
+from ovsfw.apply import opened
 from ovsfw.cli.options import add_database, duration
 from ovsfw.compiler.identity import Identity
 from ovsfw.errors import Problem, SwitchError
@@ -24,9 +24,8 @@ from ovsfw.policy.model import Policy
 from ovsfw.policy.suppressions import Suppression, date, review
 from ovsfw.sources.file import read_document
 from ovsfw.switch import ages as counters
-from ovsfw.switch.rundir import management_socket
+from ovsfw.switch.rundir import management_socket, rundir_of
 
-ABOUT = "a least-privilege review of a policy: what is open too wide, and what does nothing"
 FOUND = 2
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
@@ -39,14 +38,10 @@ class Located(NamedTuple):
     suppression: Suppression | None
 
 
-def add(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
-    """Register the command."""
-    command = commands.add_parser(
-        "audit",
-        help=ABOUT,
-        description=f"{ABOUT[0].upper()}{ABOUT[1:]}.  Assertions are not judged; `ovsfw check` does that.",
-        epilog="Exit status: 0 nothing as bad as --fail-on, 2 something is, 1 an error.",
-    )
+def add(command: argparse.ArgumentParser) -> None:
+    """Its options."""
+    command.description = f"{command.description}  Assertions are not judged; `ovsfw check` does that."
+    command.epilog = "Exit status: 0 nothing as bad as --fail-on, 2 something is, 1 an error."
     command.add_argument("--policy", required=True, metavar="FILE", help="the policy document, YAML or JSON")
     command.add_argument(
         "--format", choices=("text", "json", "sarif"), default="text", help="how to print (default: text)"

@@ -1,168 +1,25 @@
-"""`diff`, `apply`, `verify`, `clear`: a policy and a bridge."""
+"""What the commands about a policy and a bridge have in common: how they show a change."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ovsfw import apply as oneshot
-from ovsfw import live
 from ovsfw.apply import Comparison
-from ovsfw.cli.connections import preview_json, preview_lines
-from ovsfw.cli.options import add_bridge, add_format, add_policy, policy_of
-from ovsfw.compiler.identity import Identity
 from ovsfw.compiler.pipeline import TABLE_NAMES
-from ovsfw.confirm import Trial, apply_on_trial, confirm
-from ovsfw.errors import ConfigError
 from ovsfw.openflow.flow import Flow
 from ovsfw.openflow.text import format_flow
-from ovsfw.policy.model import Policy
 from ovsfw.reconciler import Change
 
 DIFFERENT = 2
-LONGEST_TRIAL = 86400
-_NAMED = 10
-_ON_TRIAL = (
-    "With --confirm the change is on trial: without Enter on the terminal or `ovsfw confirm` in time, the flows are "
-    "put back that were there before, and the connections that were cut live again.  Ctrl-C, SIGTERM and the end of "
-    "the terminal do the same.  SIGKILL cannot be seen: after it the change stays.  Stop the daemon of this bridge "
-    "first: it would put its own policy back."
-)
 
 
-def add(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
-    """Register the commands."""
-    for name, run, about in (
-        (
-            "diff",
-            run_diff,
-            "what apply would change: -/+ flows, live connections.  Exit 0 nothing, 2 differences, 1 error",
-        ),
-        ("apply", run_apply, "make the bridge hold exactly the policy, in one atomic bundle, and exit"),
-        ("verify", run_verify, "does the bridge hold exactly the policy?  Exit 0 yes, 2 drift, 1 error"),
-    ):
-        command = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
-        add_policy(command)
-        add_bridge(command)
-        add_format(command)
-        command.set_defaults(run=run)
-        if name == "apply":
-            command.add_argument(
-                "--confirm", metavar="SECONDS", type=float, help="take it back unless confirmed within this time"
-            )
-            command.epilog = _ON_TRIAL
-    about = "keep the change that `apply --confirm` has made and that waits"
-    command = commands.add_parser("confirm", help=about, description=f"{about[0].upper()}{about[1:]}.")
-    add_bridge(command)
-    command.set_defaults(run=run_confirm)
-    about = "take every flow of ovsfw off the bridge"
-    command = commands.add_parser(
-        "clear",
-        help=about,
-        description=f"{about[0].upper()}{about[1:]}.  Its endpoints are then unfiltered, or cut off, as the bridge's "
-        "remaining flows say.  Flows of others stay.",
-    )
-    add_bridge(command)
-    add_format(command)
-    command.set_defaults(run=run_clear)
-
-
-def run_diff(args: argparse.Namespace) -> int:
-    """Show what would change."""
-    policy = policy_of(args)
-    comparison, found = asyncio.run(live.preview(policy, args.db, args.bridge))
-    touched = _touched(policy, comparison)
-    extra = {**touched, "connections": preview_json(found)}
-    lines = [*preview_lines(policy, found), *_touched_lines(touched)]
-    report(args, comparison.change, More(comparison.warnings, extra, tuple(lines)), verb="would change")
-    return DIFFERENT if comparison.change else 0
-
-
-def _touched(policy: Policy, comparison: Comparison) -> dict[str, list[str]]:
-    """The endpoints and rules whose flows change, by id; rules that are not in the policy any more have no name."""
-    identity = Identity(policy, comparison.bindings)
-    flows = comparison.change.flows
-    changed = (*flows.deletes, *flows.adds, *(new for _, new in flows.changes))
-    meanings = [meaning for flow in changed if (meaning := identity.flow(flow)) is not None]
-    return {
-        "endpoints": sorted({meaning.endpoint for meaning in meanings if meaning.endpoint}),
-        "rules": sorted({meaning.rule.id for meaning in meanings if meaning.rule}),
-    }
-
-
-def _touched_lines(touched: dict[str, list[str]]) -> Iterator[str]:
-    for what, names in touched.items():
-        if names:
-            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-            yield f"{what}: {' '.join(names[:_NAMED])}{more}"
-
-
-def run_apply(args: argparse.Namespace) -> int:
-    """Change it, for good or on trial."""
-    if args.confirm is not None:
-        return _on_trial(args)
-    _report_applied(args, asyncio.run(oneshot.apply_once(policy_of(args), args.db, args.bridge)))
-    return 0
-
-
-def _report_applied(args: argparse.Namespace, comparison: Comparison) -> None:
-    settled = comparison.settled
-    lines = (f"connections: {settled}",) if any(settled) else ()
-    warnings = (*comparison.warnings, *_outranked(comparison))
-    more = More(warnings, {"connections": settled._asdict()}, lines)
-    report(args, comparison.change, more, verb="changed", show_flows=False)
-
-
-def _on_trial(args: argparse.Namespace) -> int:
-    """Apply, wait, and keep it or take it back: exit 0 or 1.  Raises ConfigError for a time that makes no sense."""
-    if not 0 < args.confirm <= LONGEST_TRIAL:
-        raise ConfigError(f"--confirm {args.confirm:g}: expected seconds, from above 0 to {LONGEST_TRIAL}")
-    rest = shlex.join(["ovsfw", "confirm", "--bridge", args.bridge, "--db", args.db])
-
-    def announce(comparison: Comparison) -> None:
-        _report_applied(args, comparison)
-        enter = "press Enter here, or run elsewhere" if sys.stdin is not None and sys.stdin.isatty() else "run"
-        print(f"ovsfw: taken back in {args.confirm:g} s unless confirmed: {enter}: {rest}", file=sys.stderr)
-        sys.stdout.flush()
-
-    trial = Trial(args.confirm, announce)
-    outcome = apply_on_trial(policy_of(args), args.db, args.bridge, trial)
-    if outcome.ended:
-        print(f"ovsfw: taken back: {outcome.ended}; the bridge is as it was before", file=sys.stderr)
-        return 1
-    print("ovsfw: confirmed: the change stays", file=sys.stderr)
-    return 0
-
-
-def run_confirm(args: argparse.Namespace) -> int:
-    """Keep it."""
-    asyncio.run(confirm(args.db, args.bridge))
-    print(f"{args.bridge}: confirmed")
-    return 0
-
-
-def run_verify(args: argparse.Namespace) -> int:
-    """Show drift."""
-    comparison = asyncio.run(oneshot.compare(policy_of(args), args.db, args.bridge))
-    outranked = _outranked(comparison)
-    report(args, comparison.change, More((*comparison.warnings, *outranked)), verb="drifted")
-    return DIFFERENT if comparison.change or outranked else 0
-
-
-def run_clear(args: argparse.Namespace) -> int:
-    """Take ovsfw off a bridge."""
-    change = asyncio.run(oneshot.clear(args.db, args.bridge))
-    report(args, change, More(), verb="changed", show_flows=False)
-    return 0
-
-
-def _outranked(comparison: Comparison) -> tuple[str, ...]:
+def outranked(comparison: Comparison) -> tuple[str, ...]:
+    """Warnings of what comes before the filter."""
     return tuple(
         f"a flow of another program comes before ovsfw's; what it matches is not filtered: {format_flow(flow)}"
         for flow in comparison.outranking

@@ -20,19 +20,17 @@ does not, or it cannot be read
 example: ovsfw check --policy policy.yaml"""
 
 
-def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register the command."""
-    parser = subparsers.add_parser(
-        "check",
-        help="is the policy document right?",
-        description="Read a policy document and say everything that is wrong with it, each with file, line and column; "
-        "then judge its assertions.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def add(command: argparse.ArgumentParser) -> None:
+    """Its options."""
+    command.description = (
+        "Read a policy document and say everything that is wrong with it, each with file, line and column; then judge "
+        "its assertions."
     )
-    add_policy(parser)
-    add_format(parser)
-    parser.set_defaults(run=run)
+    command.epilog = EPILOG
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    add_policy(command)
+    add_format(command)
+    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

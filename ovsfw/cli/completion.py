@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from typing import Any
 
 import shtab
+
+from ovsfw.cli import parser
 
 _SHELLS = ("bash", "zsh")
 _COMPLETE = {"FILE": shtab.FILE, "SOURCE": shtab.FILE, "DIR": shtab.DIRECTORY}
@@ -19,34 +20,29 @@ For everybody, as root:
 """
 
 
-def add(subparsers: Any, top: argparse.ArgumentParser) -> None:  # noqa: ANN401 - argparse's type is private
-    """Register the command; `top` is what it completes."""
-    about = "print what a shell needs to complete commands and options"
-    command = subparsers.add_parser(
-        "completion",
-        help=about,
-        description=f"{about[0].upper()}{about[1:]}.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add(command: argparse.ArgumentParser) -> None:
+    """Its options."""
+    command.epilog = _EPILOG
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
     command.add_argument("shell", metavar="SHELL", choices=_SHELLS, help=" or ".join(_SHELLS))
-    command.set_defaults(run=run_completion, top=top)
+    command.set_defaults(run=run)
 
 
-def run_completion(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Print the script of a shell."""
-    for _, parser in walk(args.top):
-        for action in parser._actions:  # noqa: SLF001 - argparse has no other way
+    top = parser()
+    for _, command in walk(top):
+        for action in command._actions:  # noqa: SLF001 - argparse has no other way
             if action.metavar in _COMPLETE:
                 action.complete = _COMPLETE[str(action.metavar)]  # type: ignore[attr-defined]
-    print(shtab.complete(args.top, shell=args.shell))
+    print(shtab.complete(top, shell=args.shell))
     return 0
 
 
-def walk(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+def walk(command: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
     """A parser and all below it, each once and with its words (`ovsfw db group add`), in the order of the help."""
-    yield parser.prog, parser
-    for action in parser._actions:  # noqa: SLF001
+    yield command.prog, command
+    for action in command._actions:  # noqa: SLF001
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
             for below in action.choices.values():
                 yield from walk(below)

@@ -8,17 +8,16 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from ovsfw import live as lives
-from ovsfw.cli.options import add_bridge, add_format, add_policy, policy_of
+from ovsfw.cli.options import add_bridge, add_format, add_policy
+from ovsfw.cli.policy import policy_of
 from ovsfw.connections import Fate
 from ovsfw.errors import ConfigError
 from ovsfw.live import Connections, Live
 from ovsfw.policy.model import Policy, Rule
 from ovsfw.policy.wording import connection_text, port_text, rule_text
 
-ABOUT = "live connections, with the rules that let each in"
 _CLEAR = "\033[H\033[2J"
 _WORDS = {
     Fate.CUT: "denied, and not blocked",
@@ -30,15 +29,13 @@ _WORDS = {
 }
 
 
-def add(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
-    """Register the command."""
-    command = commands.add_parser(
-        "connections",
-        help=ABOUT,
-        description=f"{ABOUT[0].upper()}{ABOUT[1:]}.  Read from conntrack; what ovsfw did not let in is only counted.",
-        epilog="Packets and bytes are there where the datapath counts them (the kernel, with net.netfilter."
+def add(command: argparse.ArgumentParser) -> None:
+    """Its options."""
+    command.description = f"{command.description}  Read from conntrack; what ovsfw did not let in is only counted."
+    command.epilog = (
+        "Packets and bytes are there where the datapath counts them (the kernel, with net.netfilter."
         "nf_conntrack_acct=1), the time of the beginning with nf_conntrack_timestamp=1; the time until it is forgotten "
-        "always.",
+        "always."
     )
     command.add_argument("endpoint", metavar="PORT", nargs="?", help="only those of this port: its id or name")
     add_policy(command)

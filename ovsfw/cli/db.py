@@ -35,15 +35,11 @@ On every host:
 """
 
 
-def add(subparsers: Any) -> None:  # noqa: ANN401 - argparse's type is private
-    """Register the commands."""
-    family = subparsers.add_parser(
-        "db",
-        help="the policy database: start, import, export, show, status, change objects, --wait=hosts",
-        description="One policy for many hosts, in an OVSDB server or a RAFT cluster of them.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add(family: argparse.ArgumentParser) -> None:
+    """Its commands."""
+    family.description = "One policy for many hosts, in an OVSDB server or a RAFT cluster of them."
+    family.epilog = _EPILOG
+    family.formatter_class = argparse.RawDescriptionHelpFormatter
     commands = family.add_subparsers(title="commands", metavar="COMMAND", required=True)
     db_server.add(commands)
     for name, run, about in (

@@ -9,15 +9,13 @@ import time
 from typing import Any
 
 from ovsfw.cli.options import add_bridge, add_format, add_rundir
-from ovsfw.cli.running import ask_daemon
+from ovsfw.cli.status import ask_daemon
 
-ABOUT = "what was dropped last: when, whose, on which side, why; by the memory of the daemon"
 PAUSE = 1.0
 
 
-def add(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
-    """Register the command."""
-    command = commands.add_parser("drops", help=ABOUT, description=f"{ABOUT[0].upper()}{ABOUT[1:]}.")
+def add(command: argparse.ArgumentParser) -> None:
+    """Its options."""
     command.add_argument("port", nargs="?", metavar="PORT", help="only those of one port: its id, name, MAC or address")
     command.add_argument("--follow", action="store_true", help="go on with what is dropped from now on, until Ctrl-C")
     add_bridge(command)

@@ -6,16 +6,15 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from ovsfw.cli.options import add_policy, policy_of
+from ovsfw.cli.options import add_policy
+from ovsfw.cli.policy import policy_of
 from ovsfw.drawing.dot import dot
 from ovsfw.drawing.page import page
 from ovsfw.drawing.svg import svg
 from ovsfw.errors import ConfigError
 from ovsfw.policy.graph import Graph, as_values, graph
 
-ABOUT = "a picture of who may talk to whom: groups, and the rules between them as arrows"
 FORMATS: dict[str, Callable[[Graph, str], str]] = {
     "svg": svg,
     "html": page,
@@ -24,14 +23,10 @@ FORMATS: dict[str, Callable[[Graph, str], str]] = {
 }
 
 
-def add(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
-    """Register the command."""
-    command = commands.add_parser(
-        "graph",
-        help=ABOUT,
-        description=f"Draw {ABOUT}.  The HTML page needs nothing else; it filters and searches.",
-        epilog="example: ovsfw graph --policy policy.yaml --output policy.html",
-    )
+def add(command: argparse.ArgumentParser) -> None:
+    """Its options."""
+    command.description = f"{command.description}  The HTML page needs nothing else; it filters and searches."
+    command.epilog = "example: ovsfw graph --policy policy.yaml --output policy.html"
     add_policy(command)
     command.add_argument("--output", metavar="FILE", help="where to write (default: standard output)")
     command.add_argument(

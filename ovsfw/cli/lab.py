@@ -27,6 +27,9 @@ from ovsfw.sources.file import read_policy
 
 DIFFERENT = 1
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_DESCRIPTION = (
+    "Network namespaces stand for VMs, on a private Open vSwitch.  Nothing else on the machine is touched.  Needs root."
+)
 _EPILOG = """
 A session:
   ovsfw lab up --policy shop.yaml
@@ -39,17 +42,11 @@ A session:
 """
 
 
-def add(subparsers: Any) -> None:  # noqa: ANN401 - argparse's type is private
-    """Register the commands."""
-    lab = subparsers.add_parser(
-        "lab",
-        help="VMs as network namespaces on this machine: up, matrix, selftest, exec, demo, shape, cluster, down",
-        description="Network namespaces stand for VMs, on a private Open vSwitch.  Nothing else on the machine is "
-        "touched.  Needs root.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = lab.add_subparsers(title="commands", metavar="COMMAND", required=True)
+def add(family: argparse.ArgumentParser) -> None:
+    """Its commands."""
+    family.description = _DESCRIPTION
+    family.epilog, family.formatter_class = _EPILOG, argparse.RawDescriptionHelpFormatter
+    commands = family.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     about = "start a machine for every port of a policy; there are no flows yet, so nothing passes"
     command = _command(commands, "up", run_up, about)

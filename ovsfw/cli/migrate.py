@@ -13,7 +13,6 @@ from ovsfw.migration import Situation
 from ovsfw.policy.model import Policy
 from ovsfw.sources.file import read_policy
 
-ABOUT = "leave another firewall driver of Neutron's agent: iptables_hybrid or openvswitch"
 _STEPS = (
     "First `plan` says for each port how it is plugged in, what filters it, and what will differ.  Then set "
     "firewall_driver = ovsfw and restart the agent: its first bundle puts ovsfw before the flows of the driver "
@@ -22,9 +21,9 @@ _STEPS = (
 )
 
 
-def add(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
-    """Register the command."""
-    command = commands.add_parser("migrate", help=ABOUT, description=f"{ABOUT[0].upper()}{ABOUT[1:]}.", epilog=_STEPS)
+def add(command: argparse.ArgumentParser) -> None:
+    """Its commands."""
+    command.epilog = _STEPS
     parts = command.add_subparsers(title="commands", metavar="COMMAND", required=True)
     plan = _part(parts, "plan", run_plan, "say for each port what filters it and what will differ; change nothing")
     plan.add_argument("--policy", metavar="FILE", help="the policy document that will hold, to say more")

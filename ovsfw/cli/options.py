@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
+from pathlib import Path
 
 from ovsfw.errors import ConfigError
-from ovsfw.policy.model import Policy
-from ovsfw.sources.file import read_document, read_policy
 from ovsfw.store.client import Tls
-from ovsfw.switch.rundir import default_database
+from ovsfw.switch.rundir import default_database, rundir_of
 
 _DURATION = re.compile(r"(\d+)([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -22,16 +20,6 @@ def add_policy(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--no-assertions", action="store_true", help="go on when assertions of the document do not hold; only warn"
     )
-
-
-def policy_of(args: argparse.Namespace) -> Policy:
-    """The policy that --policy names.  Raises PolicyError, also for assertions, unless --no-assertions."""
-    if not args.no_assertions:
-        return read_policy(args.policy)
-    document = read_document(args.policy)
-    for failure in document.failures(document.judge()):
-        print(f"ovsfw: warning: IGNORED because of --no-assertions: {failure}", file=sys.stderr)
-    return document.policy
 
 
 def add_bridge(command: argparse.ArgumentParser) -> None:
@@ -62,6 +50,11 @@ def add_rundir(command: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where the daemon's pid file and control socket are (default: the run directory of Open vSwitch)",
     )
+
+
+def rundir(args: argparse.Namespace) -> Path:
+    """The directory that --rundir names, or that --db is in."""
+    return Path(args.rundir) if args.rundir else rundir_of(args.db)
 
 
 _TLS = {

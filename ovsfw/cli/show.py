@@ -7,10 +7,10 @@ import asyncio
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from ovsfw.apply import opened, rundir_of
-from ovsfw.cli.options import add_bridge, add_format, add_policy, duration, policy_of
+from ovsfw.apply import opened
+from ovsfw.cli.options import add_bridge, add_format, add_policy, duration
+from ovsfw.cli.policy import policy_of
 from ovsfw.compiler.bindings import Bindings
 from ovsfw.compiler.identity import Identity
 from ovsfw.errors import ConfigError, SwitchError
@@ -21,9 +21,8 @@ from ovsfw.policy.addresses import format_mac
 from ovsfw.policy.model import Policy, Port
 from ovsfw.policy.wording import rule_text
 from ovsfw.switch import ages as counters
-from ovsfw.switch.rundir import management_socket
+from ovsfw.switch.rundir import management_socket, rundir_of
 
-ABOUT = "endpoints of this host, groups, rules with hits and when they were last hit, and what is dropped"
 WHAT = ("endpoints", "groups", "rules", "drops", "port")
 EPILOG = """A hit is the first packet of a new connection; with stateless groups, any packet.  A rule counts for all
 endpoints of this host that have its group.  Counters begin when a flow is made: with the rule, or when Open vSwitch
@@ -36,15 +35,10 @@ examples:
 Row = Sequence[object]
 
 
-def add(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
-    """Register the command."""
-    command = commands.add_parser(
-        "show",
-        help=ABOUT,
-        description=f"{ABOUT[0].upper()}{ABOUT[1:]}.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add(command: argparse.ArgumentParser) -> None:
+    """Its options."""
+    command.epilog = EPILOG
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
     command.add_argument("what", nargs="?", choices=WHAT, default="endpoints", help="default: endpoints")
     command.add_argument("port", nargs="?", metavar="PORT", help="with port: its id, name, MAC or IP address")
     add_policy(command)

@@ -9,10 +9,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ovsfw.apply import opened, rundir_of
-from ovsfw.cli.options import add_bridge, add_format, add_policy, policy_of
+from ovsfw.apply import opened
+from ovsfw.cli.options import add_bridge, add_format, add_policy
+from ovsfw.cli.policy import policy_of
 from ovsfw.compiler.bindings import Bindings
 from ovsfw.compiler.identity import Identity
 from ovsfw.errors import ConfigError, SwitchError
@@ -24,11 +24,10 @@ from ovsfw.explain.live import Passage, passage
 from ovsfw.policy.addresses import Family
 from ovsfw.policy.model import Policy, Port
 from ovsfw.policy.wording import connection_text, port_text, rule_text
-from ovsfw.switch.rundir import control_socket
+from ovsfw.switch.rundir import control_socket, rundir_of
 from ovsfw.switch.trace import trace
 
 DIFFERENT = 2
-ABOUT = "what the policy says of a connection and by which rule, and what the switch does with it"
 EPILOG = """An end is a port by its id, name, MAC or IP address, or the IP address of a machine outside the policy.
 A service is tcp/443, udp/53, sctp/9000, icmp (an echo request), icmp/TYPE/CODE, proto/47 or a name like gre; icmp if
 left out.
@@ -41,15 +40,10 @@ examples:
   ovsfw why --policy policy.yaml --pcap capture.pcap --packet 3"""
 
 
-def add(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
-    """Register the command."""
-    command = commands.add_parser(
-        "why",
-        help=ABOUT,
-        description=f"{ABOUT[0].upper()}{ABOUT[1:]}.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add(command: argparse.ArgumentParser) -> None:
+    """Its options."""
+    command.epilog = EPILOG
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
     command.add_argument("words", nargs="*", metavar="PORT -> PORT|IP [tcp/443]", help="who, to whom, what")
     # A word that begins like an option, and so must be one; quotes around the whole question do without it.
     command.add_argument("->", dest="towards", nargs="+", default=[], help=argparse.SUPPRESS)

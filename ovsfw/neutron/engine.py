@@ -11,14 +11,13 @@ import concurrent.futures
 import logging
 import threading
 
-from ovsfw.apply import rundir_of
 from ovsfw.compiler import NEUTRON
 from ovsfw.errors import OvsfwError
 from ovsfw.neutron.logbook import LogBook
 from ovsfw.neutron.source import AgentSource
 from ovsfw.pidfile import PidFile
 from ovsfw.supervisor import Supervisor
-from ovsfw.switch.rundir import default_database
+from ovsfw.switch.rundir import default_database, rundir_of
 from ovsfw.sync import Place, Sync
 
 logger = logging.getLogger(__name__)

@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import select
+import sys
 import time
-import warnings
 from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
 from ovsfw.errors import SwitchError
 
-with warnings.catch_warnings():
-    # Where eventlet is installed, ovs.poller imports it, and it complains about its own age.
-    warnings.simplefilter("ignore")
+# ovs.poller imports eventlet to see whether it has replaced select, which nobody has let it do who has not imported it
+# yet.  Importing it takes longer than all of ovsfw, so ovs.poller is told that there is none.
+_HIDES_EVENTLET = "eventlet" not in sys.modules
+if _HIDES_EVENTLET:
+    sys.modules["eventlet"] = None  # type: ignore[assignment] # makes an import fail
+try:
     from ovs.db.idl import ROW_CREATE, Idl, SchemaHelper
     from ovs.stream import Stream
+finally:
+    if _HIDES_EVENTLET:
+        del sys.modules["eventlet"]
 
 # Milliseconds between two attempts to reach a database that is away.
 _ASK_AGAIN = 1000

@@ -27,6 +27,12 @@ def default_database() -> str:
     return f"unix:{default_rundir()}/db.sock"
 
 
+def rundir_of(db: str) -> Path:
+    """The run directory that a local OVSDB address points into; the default one for an address without a path."""
+    kind, _, path = db.partition(":")
+    return Path(path).parent if kind == "unix" else default_rundir()
+
+
 def management_socket(bridge: str, rundir: Path | None = None) -> Path:
     """Where a bridge takes OpenFlow connections."""
     return (rundir or default_rundir()) / f"{bridge}.mgmt"

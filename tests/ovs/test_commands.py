@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ovsfw.cli.compiling import assume
+from ovsfw.cli.compile import assume
 from ovsfw.compiler import compile_policy
 from ovsfw.compiler.pipeline import TABLE_NAMES
 from ovsfw.lab.shapes import shape

@@ -13,7 +13,7 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
 from ovsfw.cli import main
-from ovsfw.cli.compiling import assume
+from ovsfw.cli.compile import assume
 from ovsfw.compiler.identity import Identity
 from ovsfw.compiler.pipeline import INGRESS_VERDICT, SPOOF_GUARD, Reason, cookie
 from ovsfw.compiler.recording import BURST, METERS

@@ -15,7 +15,7 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
-from ovsfw.cli.compiling import assume
+from ovsfw.cli.compile import assume
 from ovsfw.compiler import Bindings, compile_policy
 from ovsfw.compiler.bindings import Uplink
 from ovsfw.compiler.stats import stats

@@ -15,6 +15,7 @@ from ovsfw.cli import main, parser
 from ovsfw.cli.completion import walk
 from ovsfw.cli.manual import pages
 from tests.running import PATIENCE
+from tests.test_house import ROOT
 
 COMMANDS = [(words, command) for words, command in walk(parser()) if command.get_default("run")]
 OPTIONS = [
@@ -45,6 +46,38 @@ def completed_by_bash(script: str, line: str) -> set[str]:
         f"COMP_CWORD={len(words) - 1}\n$(complete -p ovsfw | grep -o '_shtab[a-z_]*')\necho \"${{COMPREPLY[@]}}\"\n"
     )
     return set(ran("bash", "--norc", "-s", stdin=asked).split())
+
+
+POLICY = str(ROOT / "ovsfw" / "lab" / "three-tier.yaml")
+SWITCH = {"eventlet", "ovs", "os_ken", "ryu", "ovsfw.openflow", "ovsfw.compiler"}
+DOCUMENT = {"pydantic", "yaml", "netaddr", "ovsfw.policy"}
+ASYNCIO = {"asyncio"}
+# What a command is wanted quickly without; importing all of it takes a second.
+WITHOUT = {
+    ("--version",): SWITCH | DOCUMENT | ASYNCIO,
+    ("--help",): SWITCH | DOCUMENT | ASYNCIO,
+    ("status", "--rundir", "/nowhere"): SWITCH | DOCUMENT,
+    ("drops", "--rundir", "/nowhere"): SWITCH | DOCUMENT,
+    ("check", "--policy", POLICY): SWITCH,
+    ("verify", "--policy", POLICY, "--db", "unix:/nowhere/db.sock"): {"eventlet"},
+}
+TELLING = """
+import atexit, sys
+from ovsfw.cli import main
+atexit.register(lambda: print("imported:", *sys.modules))
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("words", WITHOUT, ids=lambda words: words[0])
+def test_a_command_imports_what_it_needs_and_no_more(words: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TELLING, *words], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert "Traceback" not in done.stderr
+    imported = set(done.stdout.rpartition("imported:")[2].split())
+    assert "ovsfw.cli" in imported
+    assert imported & WITHOUT[words] == set()
 
 
 def test_there_are_commands_to_look_for() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ovsfw.cli.compiling import assume
+from ovsfw.cli.compile import assume
 from ovsfw.compiler import Compiler, compile_policy
 from ovsfw.compiler import pipeline as p
 from ovsfw.compiler.stats import stats

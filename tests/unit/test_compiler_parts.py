@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovsfw.cli.compiling import assume
+from ovsfw.cli.compile import assume
 from ovsfw.compiler import Binding, Bindings, compile_policy, ids
 from ovsfw.compiler import pipeline as p
 from ovsfw.compiler.pipeline import OWNER, TABLES, PipelineError, Priority, Reason, cookie, read_cookie

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ovsfw.cli.compiling import assume
+from ovsfw.cli.compile import assume
 from ovsfw.compiler import Compiler
 from ovsfw.compiler.identity import Identity
 from ovsfw.compiler.pipeline import EGRESS_VERDICT, INGRESS_RULES_V4, INGRESS_VERDICT, Reason, cookie

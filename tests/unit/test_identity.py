@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ovsfw.cli.compiling import assume
+from ovsfw.cli.compile import assume
 from ovsfw.compiler import compile_policy
 from ovsfw.compiler import pipeline as p
 from ovsfw.compiler.identity import Admission, Drop, Identity

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ovsfw.cli.compiling import assume
+from ovsfw.cli.compile import assume
 from ovsfw.compiler import Compiler, compile_policy
 from ovsfw.compiler.pipeline import Reason, read_cookie
 from ovsfw.compiler.recording import DROPS, Sends, is_drop, sent_by

@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from itertools import groupby
-from typing import Any
 
-from ovsfw.cli.options import add_format, add_policy, policy_of
+from ovsfw.cli.options import add_format, add_policy
+from ovsfw.cli.policy import policy_of
 from ovsfw.compiler import Binding, Bindings, Program, compile_policy
 from ovsfw.compiler.bindings import Uplink
 from ovsfw.compiler.pipeline import BY_NUMBER, TABLE_NAMES
@@ -18,18 +18,14 @@ from ovsfw.errors import ConfigError
 from ovsfw.openflow.text import format_flow
 from ovsfw.policy.model import Policy
 
-ABOUT = "print the flows of a policy; no switch is needed"
 
-
-def add(commands: Any) -> None:  # noqa: ANN401 - argparse's type is private
-    """Register the command."""
-    command = commands.add_parser(
-        "compile",
-        help=ABOUT,
-        description=f"{ABOUT[0].upper()}{ABOUT[1:]}.  The text can be loaded by `ovs-ofctl -O OpenFlow14 add-flows`.",
-        epilog="Without a switch nobody knows which ports are on this host, nor their OpenFlow numbers and VLANs: "
-        "every port is taken to be here, numbered from 1 in the order of port ids, and each network_id gets a VLAN "
-        "from 1 up in order of name (no network_id: untagged); one more port is a trunk to the outside.",
+def add(command: argparse.ArgumentParser) -> None:
+    """Its options."""
+    command.description = f"{command.description}  The text can be loaded by `ovs-ofctl -O OpenFlow14 add-flows`."
+    command.epilog = (
+        "Without a switch nobody knows which ports are on this host, nor their OpenFlow numbers and VLANs: every port "
+        "is taken to be here, numbered from 1 in the order of port ids, and each network_id gets a VLAN from 1 up in "
+        "order of name (no network_id: untagged); one more port is a trunk to the outside."
     )
     add_policy(command)
     command.add_argument(
