@@ -19,6 +19,7 @@ from ovsfw.neutron import config, provisioning
 from ovsfw.neutron.publish import ADDRESS_GROUP, GROUP, PORT
 from ovsfw.neutron.publishing import Publishing, Settings
 from ovsfw.neutron.server_database import ports_of_subnet, snapshot
+from ovsfw.neutron.trunk_driver import OvsfwTrunkDriver
 from ovsfw.store.rows import Key
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class OvsfwMechanismDriver(OpenvswitchMechanismDriver):  # type: ignore[misc]
     def initialize(self) -> None:
         """Listen to what changes.  Raises ConfigError when the section [ovsfw] is wrong."""
         super().initialize()
+        self._trunks = OvsfwTrunkDriver()
         section = config.register()
         remote = config.remote_of(section)
         self._waits = False

@@ -17,10 +17,7 @@ from tests.neutron.lab import BIN, SERVER, Host, Lab, LabError, api, run, until
 
 DAEMON = "daemon"
 HOSTS_PORT, SERVERS_PORT = 6641, 6642
-# The trunk plugin refuses to start without the mechanism driver `openvswitch`.
 _POLICY_CONF = """
-[DEFAULT]
-service_plugins = log,qos
 [ml2]
 mechanism_drivers = ovsfw
 [ovsfw]
@@ -35,7 +32,7 @@ _NOOP_CONF = """
 [securitygroup]
 firewall_driver = noop
 [agent]
-extensions = ovsfw
+extensions = ovsfw,qos
 """
 
 

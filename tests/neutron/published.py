@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from tests.neutron import concert
 from tests.neutron.bench import (
     OBEY_TIMEOUT,
     Bench,
@@ -296,7 +297,7 @@ def main() -> int:
     done = failed = 0
     for bench in benches:
         machines = machines_of(bench)
-        cases = (*CASES, *MORE_CASES) if bench.host.driver == DAEMON else CASES
+        cases = (*CASES, *concert.BOTH_WAYS, *MORE_CASES) if bench.host.driver == DAEMON else CASES
         for case in [each for each in cases if any(word in each.__name__ for word in given.only)]:
             done += 1
             failed += not passes(case, bench, machines)
