@@ -25,6 +25,8 @@ from ovsfw.policy.addresses import Family, Prefix
 from ovsfw.policy.model import Policy, Port
 from ovsfw.policy.verdict import ICMP, ICMPV6, Connection, Judgement, Verdict, owns, verdict
 
+# What another filter leaves: nothing, or, where Neutron's own driver has cut a connection, this.  Ours say who decided.
+_OF_ANOTHER = (0, p.BLOCKED)
 # From here on source ports are those of clients, which only rules with source ports look at.
 _WELL_KNOWN = 1024
 
@@ -139,13 +141,14 @@ class Judge:
         """What must happen to an entry."""
         # What is the data of another connection names the ends of that one.
         told = entry.control if entry.is_derived else entry.key
-        if told is None or not entry.plain or entry.zone not in self.zones or (entry.is_derived and not entry.mark):
+        others = entry.mark in _OF_ANOTHER
+        if told is None or not entry.plain or entry.zone not in self.zones or (entry.is_derived and others):
             return Judged(entry, Fate.FOREIGN)
-        if entry.mark == p.BLOCKED:
+        if part(entry.label, p.BARRED):
             return self._barred(entry)
         source, destination = address(told.source), address(told.destination)
-        if not entry.mark:
-            return self._unmarked(entry, source, destination)
+        if others:
+            return self._of_another(entry, source, destination)
         sender, receiver = self._sender(entry, source), self._receiver(entry, destination)
         connection = _connection(told, sender.port_id, receiver.port_id)
         if told is not entry.key:
@@ -154,16 +157,19 @@ class Judge:
         stale = sender.stale or receiver.stale
         return Judged(entry, _fate(entry, allowed=said.allowed, stale=stale), connection, said)
 
-    def _unmarked(self, entry: Tracked, source: Prefix, destination: Prefix) -> Judged:
-        """Another filter let it in; taken over where the rules of both ends allow it.  What they deny they deny anyway.
+    def _of_another(self, entry: Tracked, source: Prefix, destination: Prefix) -> Judged:
+        """Another filter let it in, or cut it; taken over where the rules of both ends allow it.
 
-        Whose it is is told by its addresses; the entry comes back as it should be.
+        What they deny of the former they deny anyway.  The latter must stay as it is: were it forgotten, the side that
+        answers could begin it anew.  Whose it is is told by its addresses; the entry comes back as it should be.
         """
         sender, receiver = _Side(self._owner(entry.zone, source)), _Side(self._owner(entry.zone, destination))
         connection = _connection(entry.key, sender.port_id, receiver.port_id)
         said = self._verdict(connection)
-        if not said.allowed or not (sender.port_id or receiver.port_id):
+        if not (sender.port_id or receiver.port_id):
             return Judged(entry, Fate.FOREIGN)
+        if not said.allowed:
+            return Judged(entry, Fate.BLOCKED, connection, said) if entry.mark else Judged(entry, Fate.FOREIGN)
         mark, label = (p.EGRESS_OK if sender.port_id else 0), 0
         halves = (sender, said.egress, p.ORIGIN, p.EGRESS_LABEL), (receiver, said.ingress, p.TARGET, p.INGRESS_LABEL)
         for side, judgement, place, half in halves:
@@ -198,7 +204,8 @@ class Judge:
         for entry in entries:
             key = entry.key
             client = key.source_port if self._knows_clients else min(key.source_port, _WELL_KNOWN)
-            alike = (entry.mark, entry.zone, entry.plain, entry.is_derived, entry.control, client, key[:3], key[4:])
+            marked = entry.mark, part(entry.label, p.BARRED)
+            alike = (marked, entry.zone, entry.plain, entry.is_derived, entry.control, client, key[:3], key[4:])
             fate = fates.get(alike)
             if fate is None:
                 fate = fates[alike] = self.judge(entry).fate

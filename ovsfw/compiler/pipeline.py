@@ -90,7 +90,8 @@ EGRESS_LABEL = Place(m.CT_LABEL, 0, 32)
 """ct_label: hint of the egress rule that let it in."""
 INGRESS_LABEL = Place(m.CT_LABEL, 32, 32)
 """ct_label: hint of the ingress rule that let it in."""
-
+BARRED = Place(m.CT_LABEL, 64, 1)
+"""ct_label: it stands for one that was cut and forgotten, and began with an answer in that."""
 
 # --- What a made-up packet carries ----------------------------------------------------------------------------------
 

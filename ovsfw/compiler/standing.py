@@ -314,8 +314,8 @@ def _deliver() -> Iterator[Flow]:
 def _remark() -> Iterator[Flow]:
     """Write BLOCKED, or clear it where the packet says that its connection is accepted.
 
-    Where the packet says that its connection is taken over, registers have what is written, unless somebody has written
-    something meanwhile.
+    Where the packet says that its connection is taken over, registers have what is written, unless ovsfw has written
+    something meanwhile.  Neutron's own driver marks what it has cut with the same bit, and with nothing else.
 
     Only into what conntrack knows: for a connection that is gone nothing is made, but where a helper is concerned (see
     `remark`).  Conntrack need not find the packet valid, because its sequence numbers are made up.
@@ -325,11 +325,12 @@ def _remark() -> Iterator[Flow]:
     for family in (IP, IPV6):
         known = (family, m.ct_state("+trk-new"))
         live, block = _write_blocked(0), _write_blocked(1)
-        yield _flow(p.REMARK, Priority.BAN, (*known, m.CT_MARK(0), taken_over), _TAKE_OVER, Reason.REMARK)
+        foreign = m.CT_MARK(0, (1 << m.CT_MARK.bits) - 1 - p.BLOCKED)
+        yield _flow(p.REMARK, Priority.BAN, (*known, foreign, taken_over), _TAKE_OVER, Reason.REMARK)
         yield _flow(p.REMARK, Priority.FIRST, (*known, ACCEPTED[p.EGRESS_RULE]), live, Reason.REMARK)
         yield _flow(p.REMARK, Priority.SECOND, known, block, Reason.REMARK)
         forgotten = (family, m.ct_state("+trk+new"), p.EGRESS_RULE(p.HELPED, p.HELPED))
-        yield _flow(p.REMARK, Priority.SECOND, forgotten, block, Reason.REMARK)
+        yield _flow(p.REMARK, Priority.SECOND, forgotten, _write_blocked(1, Load(p.BARRED, 1)), Reason.REMARK)
 
 
 # See `remark.take_over_actions`.
@@ -346,8 +347,9 @@ _TAKE_OVER = (
 )
 
 
-def _write_blocked(value: int) -> tuple[Action, ...]:
-    return (Ct(p.ZONE, commit=True, exec=(Load(Place(m.CT_MARK, p.BLOCKED.bit_length() - 1, 1), value),)),)
+def _write_blocked(value: int, *more: Load) -> tuple[Action, ...]:
+    written = Load(Place(m.CT_MARK, p.BLOCKED.bit_length() - 1, 1), value)
+    return (Ct(p.ZONE, commit=True, exec=(written, *more)),)
 
 
 # Every port has a flow of its own in CLASSIFY; what comes from any other has not been looked at yet.

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from neutron.services.trunk.drivers.openvswitch.driver import SUPPORTED_INTERFACES, SUPPORTED_SEGMENTATION_TYPES, OVSDriver
+from neutron.services.trunk.drivers.openvswitch.driver import (
+    SUPPORTED_INTERFACES,
+    SUPPORTED_SEGMENTATION_TYPES,
+    OVSDriver,
+)
 from neutron_lib import constants
 from neutron_lib.api.definitions import portbindings
 from neutron_lib.callbacks import events, registry, resources

@@ -274,34 +274,72 @@ STOCK = """
 table=60,priority=100,in_port=2,actions=ct_clear,load:2->NXM_NX_REG5[],load:7->NXM_NX_REG6[],resubmit(,71)
 table=60,priority=90,ip,dl_vlan=7,actions=ct_clear,strip_vlan,load:7->NXM_NX_REG6[],ct(table=82,zone=NXM_NX_REG6[0..15])
 table=71,priority=65,ct_state=-trk,ip,actions=ct(table=72,zone=NXM_NX_REG6[0..15])
+table=72,priority=50,ct_mark=0x1,actions=drop
 table=72,priority=1,ip,actions=ct(commit,zone=NXM_NX_REG6[0..15]),output:9
-table=82,priority=1,ct_state=+est-rel+rpl,actions=output:2
+table=82,priority=50,ct_mark=0x1,actions=drop
+table=82,priority=50,ct_state=+est-rel+rpl,actions=output:2
+table=82,priority=1,tcp,tp_dst=80,actions=ct(commit,zone=NXM_NX_REG6[0..15]),output:2
 """
+CUT = "table=82,priority=40,ip,ct_state=+est-rel-rpl,actions=ct(commit,zone=7,exec(load:1->NXM_NX_CT_MARK[]))"
+SERVES, ASKS = {"sport": 80, "dport": 30000}, {"sport": 30000, "dport": 80}
 
 
-def test_connections_of_neutron_s_driver_go_on_behind_ours(host: DummySwitch) -> None:
-    """It keeps them in the same zones, without our marks; who is answered need not send first."""
+@pytest.fixture
+def stock(host: DummySwitch) -> DummySwitch:
+    """Neutron's driver filters port 2."""
     host.switch.ofctl("del-flows", BRIDGE)
     add_agent_flows(host.switch, BRIDGE)
     host.switch.ofctl("add-flows", BRIDGE, "-", stdin=STOCK)
     host.forget()
-    begin, go_on = {"sport": 30000, "dport": 443}, {"sport": 443, "dport": 30000}
+    return host
+
+
+def sends(host: DummySwitch, sender: str, receiver: str, **more: Any) -> set[int]:
+    frame = bytes(tcp(4, sender, receiver, **more))
     tag = b"\x81\x00" + VLAN.to_bytes(2, "big")
+    port, frame = (2, frame) if sender == "vm2" else (UPLINK, frame[:12] + tag + frame[12:])
+    return set(host.send(port, frame))
 
-    def sends(sender: str, receiver: str, **more: Any) -> set[int]:
-        frame = bytes(tcp(4, sender, receiver, **more))
-        port, frame = (2, frame) if sender == "vm2" else (UPLINK, frame[:12] + tag + frame[12:])
-        return set(host.send(port, frame))
 
-    assert sends("vm2", "uplink", **begin, flags="S", seq=99) == {UPLINK}
-    assert sends("uplink", "vm2", **go_on, flags="SA", seq=999, ack=100) == {2}
-    assert sends("vm2", "uplink", **begin, flags="A", seq=100, ack=1000) == {UPLINK}
-    engine = Engine(BRIDGE, host.switch.db)
+def test_connections_of_neutron_s_driver_go_on_behind_ours(stock: DummySwitch) -> None:
+    """It keeps them in the same zones, without our marks; who is answered need not send first."""
+    begin, go_on = {"sport": 30000, "dport": 443}, {"sport": 443, "dport": 30000}
+    assert sends(stock, "vm2", "uplink", **begin, flags="S", seq=99) == {UPLINK}
+    assert sends(stock, "uplink", "vm2", **go_on, flags="SA", seq=999, ack=100) == {2}
+    assert sends(stock, "vm2", "uplink", **begin, flags="A", seq=100, ack=1000) == {UPLINK}
+    engine = Engine(BRIDGE, stock.switch.db)
     try:
         hand_over(engine)
         assert engine.flush()
-        host.switch.ofctl("del-flows", BRIDGE, "table=82")
-        until(lambda: sends("uplink", "vm2", **go_on, flags="PA", seq=1000, ack=100) == {2})
-        assert sends("uplink", "vm2", **{**go_on, "dport": 30001}, flags="PA", seq=1000, ack=100) == set()
+        stock.switch.ofctl("del-flows", BRIDGE, "table=82")
+        until(lambda: sends(stock, "uplink", "vm2", **go_on, flags="PA", seq=1000, ack=100) == {2})
+        assert sends(stock, "uplink", "vm2", **{**go_on, "dport": 30001}, flags="PA", seq=1000, ack=100) == set()
+    finally:
+        engine.close()
+
+
+def test_connections_that_neutron_s_driver_has_cut_stay_so_until_they_are_allowed(stock: DummySwitch) -> None:
+    """It marks them 1.  The VM that served may send by its rules, but its answers make no connection of their own."""
+    assert sends(stock, "uplink", "vm2", **ASKS, flags="S", seq=99) == {2}
+    assert sends(stock, "vm2", "uplink", **SERVES, flags="SA", seq=999, ack=100) == {UPLINK}
+    assert sends(stock, "uplink", "vm2", **ASKS, flags="A", seq=100, ack=1000) == {2}
+    stock.switch.ofctl("add-flow", BRIDGE, CUT)
+
+    def asks() -> set[int]:
+        return sends(stock, "uplink", "vm2", **ASKS, flags="PA", seq=100, ack=1000)
+
+    def serves() -> set[int]:
+        return sends(stock, "vm2", "uplink", **SERVES, flags="PA", seq=1000, ack=107)
+
+    assert (asks(), serves()) == (set(), set())
+    engine = Engine(BRIDGE, stock.switch.db)
+    try:
+        hand_over(engine)
+        assert engine.flush()
+        assert sends(stock, "vm2", "uplink", dport=443) == {UPLINK}
+        assert (serves(), asks(), serves()) == (set(), set(), set())
+        engine.source.take_rules("app", [rule("egress"), rule(protocol="tcp", port_range_min=80, port_range_max=80)])
+        assert engine.flush()
+        assert (serves(), asks()) == ({UPLINK}, {2})
     finally:
         engine.close()

@@ -74,6 +74,8 @@ def fate(found: Tracked, wanted: Policy, bindings: Bindings = BINDINGS) -> Fate:
 
 
 BOTH = mark(1, 2)
+BARRED = entry(p.BLOCKED)._replace(label=1 << p.BARRED.first)
+BARRED_BACK = entry(p.BLOCKED, 2, 1)._replace(label=1 << p.BARRED.first)
 # vm1 asks vm2 for files; the mark of a data connection is that of its control connection.
 CONTROL = ",parent=(src=10.0.0.1,dst=10.0.0.2,sport=40000,dport=21)"
 DATA = Tracked(Tuple(6, "10.0.0.1", "10.0.0.2", 40001, 50000), ZONE, BOTH, 0, more=CONTROL)
@@ -99,8 +101,12 @@ CASES = [
     ("nobody has the ofports: it sleeps", entry(mark(88, 89), 77, 78), policy(server="closed"), Fate.LIVE),
     ("a stateless side is asked for every packet anyway", entry(BOTH), policy(client="stateless"), Fate.LIVE),
     ("another's, and denied", entry(0), policy(server="closed"), Fate.FOREIGN),
-    ("what stands for another, backwards, that is denied", entry(p.BLOCKED), policy(server="closed"), Fate.BLOCKED),
-    ("what stands for another, backwards, that is allowed", entry(p.BLOCKED, 2, 1), policy(server="open"), Fate.FORGET),
+    ("another has cut it, and it is denied", entry(p.BLOCKED), policy(server="closed"), Fate.BLOCKED),
+    ("another has cut it, its answers are allowed", entry(p.BLOCKED, 77), policy(server="client"), Fate.BLOCKED),
+    ("another has cut it, and it is allowed", entry(p.BLOCKED), policy(), Fate.ADOPT),
+    ("another has cut what was agreed in it", entry(p.BLOCKED)._replace(more=CONTROL), policy(), Fate.FOREIGN),
+    ("what stands for another, backwards, that is denied", BARRED, policy(server="closed"), Fate.BLOCKED),
+    ("what stands for another, backwards, that is allowed", BARRED_BACK, policy(server="open"), Fate.FORGET),
     ("no network of ours", entry(BOTH, zone=8), policy(server="closed"), Fate.FOREIGN),
     ("translated", entry(BOTH)._replace(plain=False), policy(server="closed"), Fate.FOREIGN),
     ("of another that is not told", entry(BOTH)._replace(more=",parent=(src=...)"), policy(), Fate.FOREIGN),
@@ -202,4 +208,5 @@ def test_what_another_filter_let_in_is_taken_over_where_both_ends_allow_it() -> 
     assert (half.fate, half.entry.mark) == (Fate.ADOPT, mark(0, 2))
     assert fate(entry(0), policy(client="closed")) is Fate.FOREIGN
     assert fate(entry(0, source=77, destination=78), policy()) is Fate.FOREIGN
-    assert due(judge.all([entry(0)])).adopt == (found.entry,)
+    assert judge.judge(entry(p.BLOCKED)).entry == found.entry
+    assert due(judge.all([BARRED, entry(p.BLOCKED)])).adopt == (found.entry,)
