@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ovsfw.compiler.bindings import Binding, Bindings
+from ovsfw.compiler.hook import HOOK_COOKIE
 from ovsfw.compiler.pipeline import TABLE_NAMES
 from ovsfw.openflow.diff import Diff
+from ovsfw.openflow.flow import FlowSet
 from ovsfw.openflow.text import format_flow
 
 # So many are named in one line, and so many repaired flows are shown.
@@ -48,3 +50,12 @@ def repairs(diff: Diff) -> list[str]:
         lines.append(f"somebody changed: {format_flow(right, TABLE_NAMES)} to: {format_flow(found, TABLE_NAMES)}")
     more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
     return lines[:SHOWN] + more
+
+
+def was_open(diff: Diff, flows: FlowSet) -> bool:
+    """Whether the way into the filter alone was gone, so that packets passed it by; `flows` are all that are there now.
+
+    Where there was none of our flows, the bridge is a new one, or the switch was restarted.
+    """
+    put, taken = (any(flow.cookie == HOOK_COOKIE for flow in side) for side in (diff.adds, diff.deletes))
+    return put and not taken and len(diff.adds) < len(flows)

@@ -23,7 +23,7 @@ from ovsfw.explain.journal import Journal
 from ovsfw.explain.known import Known
 from ovsfw.explain.watch import Watch
 from ovsfw.links import Ears, Links
-from ovsfw.news import joined, plugging, repairs
+from ovsfw.news import joined, plugging, repairs, was_open
 from ovsfw.openflow.monitor import Event
 from ovsfw.policy.model import Policy
 from ovsfw.reconciler import Change, Reconciler
@@ -46,6 +46,8 @@ _NO_MONITOR = (
     "Open vSwitch before 3.0 has no flow monitor: what others do to our flows is found and undone only when looking, "
     f"every {AUDIT_UNWATCHED:.0f} s"
 )
+_WAS_OPEN = "the flow that leads into the filter was gone: until now, everything passed"
+_OF_THE_AGENT = "; Neutron's agent clears it away after its start unless it has `extensions = ovsfw`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +250,8 @@ class Sync:
         said = f"{change} in {milliseconds:.0f} ms ({joined(why)})" if change else "0 changes"
         record.steps += 1
         record.agreed = now
+        if was_open(change.flows, self.reconciler.flows):
+            logger.error("%s%s", _WAS_OPEN, _OF_THE_AGENT if self.place.hook.inside else "")
         if change and drift:
             record.repairs += 1
             record.repaired_flows += len(change.flows)

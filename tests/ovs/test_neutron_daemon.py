@@ -124,6 +124,7 @@ def test_a_port_that_the_agent_has_not_wired_passes_nothing_and_is_not_ready(
 def test_a_way_in_that_was_cleared_away_is_put_back_and_told(host: DummySwitch, daemon: Process) -> None:
     """As the agent does after its start, unless the extension tells it not to."""
     host.switch.ofctl("del-flows", BRIDGE, "table=60")
+    daemon.logged("ERROR the flow that leads into the filter was gone: .* unless it has `extensions = ovsfw`")
     daemon.logged("repaired: .*flows")
     add_agent_flows(host.switch, BRIDGE)
     assert reaches(host, 2, 1)
