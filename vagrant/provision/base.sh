@@ -8,7 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . scripts/setup.sh
 
 export PIP_CONSTRAINT=$PWD/vagrant/constraints.txt
-TOOLS=(ping=iputils-ping)
+TOOLS=(ping=iputils-ping iptables)
 need_root
 need_python
 install_packages
