@@ -7,7 +7,7 @@ import pytest
 from tests.replay import ROOT, shell
 
 pytestmark = [pytest.mark.ovs, pytest.mark.packets]
-DEMOS = ["20-a-rule-goes", "30-kill-daemon-and-switch", "40-flows-are-lost", "50-spoofing-tenant"]
+DEMOS = ["20-a-rule-goes", "30-kill-daemon-and-switch", "40-flows-are-lost", "50-spoofing-tenant", "80-hybrid-bridge"]
 
 
 @pytest.mark.parametrize("demo", DEMOS)

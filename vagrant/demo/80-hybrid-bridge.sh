@@ -10,6 +10,7 @@ set -euo pipefail
 
 # behind_a_hybrid_bridge NAME: its tap into a Linux bridge of its own, from which a veth pair leads to br-int (nova's os-vif)
 behind_a_hybrid_bridge() {
+    # shellcheck disable=SC2016 # the shell in there expands it
     in_space switch sh -ec '
         ovs-vsctl del-port "$1"
         ip link set "$1" down
@@ -23,41 +24,14 @@ behind_a_hybrid_bridge() {
     ' sh "$1"
 }
 
-# What the agent of before has left in iptables: answers, and who may ask.  Nobody has told it of the monitor.
-filter_by_iptables() {
-    in_space switch sh -ec '
-        for table in iptables ip6tables; do
-            echo 1 > "/proc/sys/net/bridge/bridge-nf-call-$table"
-            "$table-restore" < "$1.$table"
-        done
-    ' sh "$STREAMS/rules"
-}
-
-write_rules() {
-    local to='-A FORWARD -m physdev --physdev-is-bridged --physdev-out'
-    cat > "$STREAMS/rules.iptables" << END
-*filter
-$to tapapp -m conntrack --ctstate ESTABLISHED -j ACCEPT
-$to tapapp -p tcp --dport 9000 -m iprange --src-range 10.9.0.21-10.9.0.22 -j ACCEPT
-$to tapapp -p tcp --dport 22 -s 10.9.0.51 -j ACCEPT
-$to tapapp -j DROP
-$to tapdb -m conntrack --ctstate ESTABLISHED -j ACCEPT
-$to tapdb -p tcp --dport 5432 -s 10.9.0.31 -j ACCEPT
-$to tapdb -p tcp --dport 22 -s 10.9.0.51 -j ACCEPT
-$to tapdb -j DROP
-COMMIT
-END
-    cat > "$STREAMS/rules.ip6tables" << END
-*filter
-$to tapapp -p ipv6-icmp --icmpv6-type neighbour-solicitation -j ACCEPT
-$to tapapp -p ipv6-icmp --icmpv6-type neighbour-advertisement -j ACCEPT
-$to tapapp -m conntrack --ctstate ESTABLISHED -j ACCEPT
-$to tapapp -j DROP
-COMMIT
-END
-    sed 's/tapapp/tapdb/; /filter/d' "$STREAMS/rules.ip6tables" > "$STREAMS/more"
-    sed -i "/COMMIT/{r $STREAMS/more
-d}" "$STREAMS/rules.ip6tables"
+# guard PROGRAM NAME RULE...: what the agent of before has left in iptables: answers get in, and what the rules say.
+guard() {
+    local program=$1 tap=tap$2 rule
+    shift 2
+    for rule in "-m conntrack --ctstate ESTABLISHED -j ACCEPT" "$@" "-j DROP"; do
+        # shellcheck disable=SC2086 # a rule is several words
+        in_space switch "$program" -A FORWARD -m physdev --physdev-is-bridged --physdev-out "$tap" $rule
+    done
 }
 
 # Where the network devices of the host are.
@@ -70,8 +44,12 @@ say "the shop; app and db as iptables_hybrid plugs them, and a switch that only 
 lab_up
 behind_a_hybrid_bridge app
 behind_a_hybrid_bridge db
-write_rules
-filter_by_iptables
+guard iptables app "-p tcp --dport 9000 -s 10.9.0.21,10.9.0.22 -j ACCEPT" "-p tcp --dport 22 -s 10.9.0.51 -j ACCEPT"
+guard iptables db "-p tcp --dport 5432 -s 10.9.0.31 -j ACCEPT" "-p tcp --dport 22 -s 10.9.0.51 -j ACCEPT"
+for name in app db; do
+    guard ip6tables $name "-p ipv6-icmp --icmpv6-type 135 -j ACCEPT" "-p ipv6-icmp --icmpv6-type 136 -j ACCEPT"
+done
+in_space switch sysctl -q net.bridge.bridge-nf-call-{iptables,ip6tables}=1
 lab exec switch ovs-ofctl add-flow br-int priority=0,actions=NORMAL
 serve app 10.9.0.31 9000
 serve db 10.9.0.41 5432
@@ -79,9 +57,9 @@ begin web1-to-app web1 10.9.0.21 10.9.0.31 9000
 begin app-to-db app 10.9.0.31 10.9.0.41 5432
 ! reaches web1 10.9.0.41 > /dev/null || die "web1 must not reach db, and does"
 migrate plan --policy "$POLICY"
-say "ovsfw takes over: both filter now, and nobody keeps iptables up to date any more"
+say "ovsfw takes over: both filter now, and iptables do not hear of the monitor, which comes later"
 start_daemon
-migrate plan --policy "$POLICY" | grep -A 1 hybrid
+migrate plan --policy "$POLICY" | grep -A 1 ': hybrid'
 ! reaches monitor 10.9.0.31 > /dev/null || die "iptables should keep the monitor from app"
 echo "  the monitor may ping app, and cannot"
 say "out of their bridges, into the switch"
