@@ -7,6 +7,7 @@ database (see `publishing`).
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from neutron.plugins.ml2.common.constants import NO_PBLOCKS_TYPES
@@ -24,6 +25,12 @@ from ovsfw.store.rows import Key
 
 logger = logging.getLogger(__name__)
 
+# Of Neutron's agent, beside the daemon.
+EXTENSION = "ovsfw"
+_NO_EXTENSION = (
+    "host {host} is filtered by `ovsfw run`, and its agent lacks `extensions = {extension}`, so that all packets pass "
+    "after its start; set it, or if the host is filtered otherwise by now: ovsfw db forget {host}"
+)
 # Of the callbacks of one event: others tell the agents, and wait for a queue that is away.
 _FIRST = 0
 _AFTER = (events.AFTER_CREATE, events.AFTER_UPDATE, events.AFTER_DELETE)
@@ -39,6 +46,8 @@ class OvsfwMechanismDriver(OpenvswitchMechanismDriver):  # type: ignore[misc]
         section = config.register()
         remote = config.remote_of(section)
         self._waits = False
+        # Whether `ovsfw run` filters on a host.
+        self._is_known: Callable[[str], bool] = lambda _host: False
         if remote is None:
             logger.warning("[ovsfw] connection is not set: nothing is published to a policy database")
             return
@@ -48,6 +57,7 @@ class OvsfwMechanismDriver(OpenvswitchMechanismDriver):  # type: ignore[misc]
         self._waits = section.wait_for_flows
         self._losing: dict[str, list[str]] = {}
         self._publishing = Publishing(settings, snapshot, provisioning)
+        self._is_known = self._publishing.readiness.is_known
         for resource, heard in (
             (resources.SECURITY_GROUP, self._group),
             (resources.SECURITY_GROUP_RULE, self._rule),
@@ -56,7 +66,7 @@ class OvsfwMechanismDriver(OpenvswitchMechanismDriver):  # type: ignore[misc]
         ):
             for event in _AFTER:
                 registry.subscribe(heard, resource, event, priority=_FIRST)
-        registry.subscribe(self._subnet_goes, resources.SUBNET, events.PRECOMMIT_DELETE)
+        registry.subscribe(self._subnet_goes, resources.SUBNET, events.PRECOMMIT_DELETE_ASSOCIATIONS)
         registry.subscribe(self._subnet_gone, resources.SUBNET, events.AFTER_DELETE)
         registry.subscribe(self._begin, resources.PROCESS, events.AFTER_INIT)
 
@@ -82,12 +92,21 @@ class OvsfwMechanismDriver(OpenvswitchMechanismDriver):  # type: ignore[misc]
             or port["status"] == constants.PORT_STATUS_ACTIVE
             or port["device_owner"] in NO_PBLOCKS_TYPES
             or not self._comes_to_the_bridge(port)
-            or not self._publishing.readiness.is_known(host)
+            or not self._is_known(host)
         ):
             return False
         provisioning.block(context.plugin_context, port["id"])
         self._publishing.wait_for_flows(port["id"], host)
         return True
+
+    def try_to_bind_segment_for_agent(self, context: Any, segment: Any, agent: Any) -> bool:  # noqa: ANN401
+        """Not where the daemon filters and the agent, when it has started anew, clears away the way into the filter."""
+        host, extensions = agent["host"], agent["configurations"].get("extensions") or ()
+        if self._is_known(host) and EXTENSION not in extensions:
+            port = context.current["id"]
+            logger.error("port %s is not bound: %s", port, _NO_EXTENSION.format(host=host, extension=EXTENSION))
+            return False
+        return bool(super().try_to_bind_segment_for_agent(context, segment, agent))
 
     def _comes_to_the_bridge(self, port: dict[str, Any]) -> bool:
         """Not a function of a network card that goes past Open vSwitch."""

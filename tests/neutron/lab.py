@@ -344,9 +344,13 @@ class Lab:
         os.killpg(host.agent.pid, signal.SIGKILL)
         host.agent.wait()
 
+    def log(self, name: str) -> str:
+        """What the processes of a name have said, all their lives long."""
+        return (self.logs / f"{name}.log").read_text()
+
     def agent_log(self, host: Host) -> str:
-        """What the agent of a host has said, all its lives long."""
-        return (self.logs / f"{host.name}-agent.log").read_text()
+        """The same of a host's agent."""
+        return self.log(f"{host.name}-agent")
 
     def heard_of(self, host: Host) -> str:
         """When the server has last heard of an agent."""

@@ -162,12 +162,23 @@ class PolicyLab(Lab):
         return ("ip", "netns", "exec", host.netns, *command)
 
     @contextmanager
-    def other_driver(self, host: Host, driver: str) -> Iterator[None]:
-        """For an agent that is started meanwhile."""
+    def changed_agent(self, host: Host, more: str) -> Iterator[None]:
+        """For an agent that is started meanwhile: `more` comes last in its configuration."""
         path = host.directory / "agent.conf"
         before = path.read_text()
-        path.write_text(f"{before}[securitygroup]\nfirewall_driver = {driver}\n")
+        path.write_text(before + more)
         try:
             yield
         finally:
             path.write_text(before)
+
+    # --- What is told -------------------------------------------------------------------------------------------------
+
+    def has_extension(self, host: Host, name: str) -> bool:
+        """Whether the server has heard of an extension of an agent, which is alive."""
+        (agent,) = api("GET", f"agents?host={host.name}")["agents"]
+        return agent["alive"] and name in agent["configurations"]["extensions"]
+
+    def comparisons(self) -> int:
+        """How often the servers have found a difference by comparing."""
+        return self.log("neutron-api").count("database differed") + self.log("neutron-rpc").count("database differed")
