@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ovsfw.lab import frames as f
-from ovsfw.lab.scenes import SOURCE_PORT, Scene
+from ovsfw.lab.scenes import SOURCE_PORT, Actor, Scene
 from ovsfw.lab.services import Service
 from ovsfw.policy.addresses import Family, Prefix, link_local, parse_mac
 from ovsfw.policy.verdict import (
@@ -44,7 +44,8 @@ TO_ALL = Prefix(Family.IPV4, BROADCAST, 32)
 class Attempt:
     """One frame from one machine.
 
-    A good one must reach all of `machines`, a bad one must reach none of them.
+    A good one must reach all of `machines`, a bad one must reach none of them.  Without machines it is only the way to
+    what comes next.  One that is `in_turn` waits until all before have been dealt with, and all after wait for it.
     """
 
     what: str
@@ -52,6 +53,17 @@ class Attempt:
     frame: bytes
     good: bool
     machines: tuple[str, ...]
+    in_turn: bool = False
+
+
+def claim(actor: Actor) -> bytes:
+    """It tells everybody its address."""
+    mac, own = actor.mac, actor.address
+    if own.family is Family.IPV4:
+        return f.ethernet(f.EVERYBODY, mac, f.ARP_TYPE, f.arp(f.REQUEST, (mac, own.value), (0, own.value)))
+    body = f.neighbour(own, f.option(f.TARGET_OPTION, mac), flags=OVERRIDE)
+    told = f.ip(own, ALL_NODES, ICMPV6, f.icmpv6(own, ALL_NODES, (NEIGHBOUR_ADVERTISEMENT, 0), body))
+    return f.ethernet(f.group_mac(ALL_NODES), mac, f.IP_TYPE[own.family], told)
 
 
 def attempts(scene: Scene) -> Iterator[Attempt]:
@@ -86,17 +98,10 @@ class _Cast:
         yield from self.outside()
 
     def victim_speaks(self) -> Attempt:
-        """It tells everybody its address."""
-        mac, own = self.victim.mac, self.target.value
-        frame = f.ethernet(
-            f.EVERYBODY, mac, f.ARP_TYPE, f.arp(f.REQUEST, (mac, own & 0xFFFFFFFF), (0, own & 0xFFFFFFFF))
-        )
-        if self.family is Family.IPV6:
-            body = f.neighbour(self.target, f.option(f.TARGET_OPTION, mac), flags=OVERRIDE)
-            told = f.icmpv6(self.target, ALL_NODES, (NEIGHBOUR_ADVERTISEMENT, 0), body)
-            frame = self.frame(f.ip(self.target, ALL_NODES, ICMPV6, told), mac, f.group_mac(ALL_NODES))
+        """It tells everybody its address, so that a switch that only learns has learned it before all else."""
         machines = (self.me.name, *(name for name in self.scene.others if name != self.victim.name))
-        return Attempt(f"the victim's own {self.spoken}", self.victim.name, frame, good=True, machines=machines)
+        what, frame = f"the victim's own {self.spoken}", claim(self.victim)
+        return Attempt(what, self.victim.name, frame, good=True, machines=machines, in_turn=True)
 
     def bad(self, what: str, frame: bytes) -> Attempt:
         """What the attacker sends and nobody must get."""
@@ -261,12 +266,10 @@ class _Cast:
     def outside(self) -> Iterator[Attempt]:
         """From beyond the switch: what no endpoint must get."""
         mac = parse_mac(self.scene.outside.mac)
+        yield self.outsider(mac)
         plain = self.frame(self.talk(), mac)
-        stranger = f.mac_bytes(STRANGER) + plain[6:]
-        target = self.target.value & 0xFFFFFFFF
-        own = f.ethernet(f.EVERYBODY, mac, f.ARP_TYPE, f.arp(f.REQUEST, (mac, 0xC00002FA), (0, target)))
         tries = {
-            "unknown unicast": stranger,
+            "unknown unicast": f.mac_bytes(STRANGER) + plain[6:],
             "LLDP to an endpoint": f.ethernet(self.victim.mac, mac, OTHER_TYPES["LLDP"], bytes(46)),
             "MPLS to everybody": f.ethernet(f.EVERYBODY, mac, OTHER_TYPES["MPLS"], bytes(46)),
             "a tag of another VLAN": f.tagged(plain, UNUSED_VLAN),
@@ -278,16 +281,20 @@ class _Cast:
             yield Attempt(
                 f"from outside: {what}", self.scene.outside.name, frame, good=False, machines=self.scene.guarded
             )
-        local = link_local(mac)
-        body = f.neighbour(self.target, f.option(f.SOURCE_OPTION, mac))
-        asked = f.icmpv6(local, ALL_NODES, (NEIGHBOUR_SOLICITATION, 0), body)
-        neighbour = f.ip(local, ALL_NODES, ICMPV6, asked)
-        kinds = {
-            Family.IPV4: ("ARP", own),
-            Family.IPV6: ("neighbour discovery", self.frame(neighbour, mac, f.group_mac(ALL_NODES))),
-        }
-        what, frame = kinds[self.family]
-        yield Attempt(f"from outside: {what}", self.scene.outside.name, frame, good=True, machines=self.scene.guarded)
+
+    def outsider(self, mac: int) -> Attempt:
+        """The good twin: who is outside looks for the victim."""
+        what, target = "ARP", self.target.value
+        if self.family is Family.IPV4:
+            said = f.arp(f.REQUEST, (mac, Prefix.parse(_FAR[self.family]).value), (0, target))
+            frame = f.ethernet(f.EVERYBODY, mac, f.ARP_TYPE, said)
+        else:
+            what, local = "neighbour discovery", link_local(mac)
+            body = f.neighbour(self.target, f.option(f.SOURCE_OPTION, mac))
+            asked = f.icmpv6(local, ALL_NODES, (NEIGHBOUR_SOLICITATION, 0), body)
+            frame = self.frame(f.ip(local, ALL_NODES, ICMPV6, asked), mac, f.group_mac(ALL_NODES))
+        name, machines = self.scene.outside.name, self.scene.guarded
+        return Attempt(f"from outside: {what}", name, frame, good=True, machines=machines, in_turn=True)
 
 
 _FAR = {Family.IPV4: "192.0.2.250", Family.IPV6: "2001:db8:ffff::250"}

@@ -7,6 +7,7 @@ be the reason why a frame is dropped.
 from __future__ import annotations
 
 import struct
+from typing import NamedTuple
 
 from ovsfw.policy.addresses import Family, Prefix
 from ovsfw.policy.verdict import ICMPV6, TCP, UDP
@@ -91,10 +92,23 @@ def udp(source: Prefix, destination: Prefix, ports: tuple[int, int], data: bytes
     return _with_checksum(source, destination, UDP, body, 6)
 
 
-def tcp(source: Prefix, destination: Prefix, ports: tuple[int, int], flags: int) -> bytes:
+class Segment(NamedTuple):
+    """What of a TCP segment rarely matters; `ack` is said only with the flag."""
+
+    seq: int = 1000
+    ack: int = 2000
+    options: bytes = b""
+    data: bytes = b""
+
+
+def tcp(
+    source: Prefix, destination: Prefix, ports: tuple[int, int], flags: int, segment: Segment | None = None
+) -> bytes:
     """A TCP segment without its IP header; `flags` as in RFC 9293 section 3.1."""
-    body = struct.pack("!HHIIBBHHH", *ports, 1000, 2000 if flags & 0x10 else 0, 5 << 4, flags, 65535, 0, 0)
-    return _with_checksum(source, destination, TCP, body, 16)
+    seq, ack, options, data = segment or Segment()
+    head = struct.pack("!HHII", *ports, seq, ack if flags & 0x10 else 0)
+    rest = struct.pack("!BBHHH", (5 + len(options) // 4) << 4, flags, 65535, 0, 0)
+    return _with_checksum(source, destination, TCP, head + rest + options + data, 16)
 
 
 def icmpv6(source: Prefix, destination: Prefix, kind: tuple[int, int], body: bytes) -> bytes:

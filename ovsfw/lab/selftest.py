@@ -1,8 +1,9 @@
 """Tries to get round the filter of a running lab, with frames put straight onto the machines' devices.
 
 Every frame carries a mark of its own behind its last byte, where no protocol looks, so that it is known again wherever
-it comes out.  When all have been sent, every sender repeats a frame that must reach everybody: the switch takes the
-packets of a port in their order, so when that has arrived, all before it have arrived or were dropped.
+it comes out.  The switch takes the packets of one port in their order, but those of several ports in any.  So when all
+have been sent, and wherever the order matters, every sender repeats a frame that must reach everybody: when that has
+arrived, all before it have arrived or were dropped.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from pathlib import Path
 
 from ovsfw.errors import ConfigError, SwitchError
 from ovsfw.lab.attempts import Attempt, attempts
+from ovsfw.lab.helped import NUMBERS, talks
 from ovsfw.lab.machines import namespace
 from ovsfw.lab.netns import NAMES
 from ovsfw.lab.scenes import scenes
 from ovsfw.lab.topology import Lab
 from ovsfw.policy.model import Policy
 
-PATIENCE = 3.0  # seconds for what must arrive
+PATIENCE, HASTE = 3.0, 0.5  # seconds for what must arrive, and where something has been lost already
 _MARK_BYTES = 16
 _ALL_PROTOCOLS = 0x0003  # ETH_P_ALL (if_ether.h)
 _NEW_NETWORK = 0x40000000  # CLONE_NEWNET (sched.h)
@@ -49,8 +51,10 @@ class Outcome:
 
     @property
     def words(self) -> str:
-        """`passed`, `stopped`, `LOST` or `GOT THROUGH`, and where if that is news."""
+        """`passed`, `stopped`, `LOST` or `GOT THROUGH`, and where if that is news; `sent` where nothing is expected."""
         attempt = self.attempt
+        if not attempt.machines:
+            return "sent"
         if self.is_right:
             return "passed" if attempt.good else "stopped"
         where = set(attempt.machines) - self.arrived if attempt.good else set(attempt.machines) & self.arrived
@@ -62,36 +66,69 @@ def selftest(lab: Lab, policy: Policy) -> tuple[Outcome, ...]:
 
     Raises ConfigError when there is nothing to try, SwitchError when a machine cannot be entered or its device is down.
     """
-    staged = [
-        (scene.title, attempt, secrets.token_bytes(_MARK_BYTES))
-        for scene in scenes(policy, lab.here)
-        for attempt in attempts(scene)
-    ]
+    staged = [(title, attempt, secrets.token_bytes(_MARK_BYTES)) for title, attempt in _all(lab, policy)]
     if not staged:
         raise ConfigError("nothing to try: no machine of the lab has port security, an address and a neighbour")
-    fences = {attempt.sender: attempt for _, attempt, _ in reversed(staged) if attempt.good}
     with ExitStack() as stack:
         wires = {machine.name: stack.enter_context(Wire.at(lab, machine.name)) for machine in lab.here.machines}
-        waiting = []
+        post = _Post(wires, [attempt for _, attempt, _ in staged])
         for _, attempt, mark in staged:
-            wires[attempt.sender].send(attempt.frame + mark)
-            waiting += [(wires[name], mark) for name in attempt.machines if attempt.good]
-        for attempt in fences.values():
-            mark = secrets.token_bytes(_MARK_BYTES)
-            wires[attempt.sender].send(attempt.frame + mark)
-            waiting += [(wires[name], mark) for name in attempt.machines]
-        _settle(waiting)
+            if attempt.in_turn:
+                post.settle()
+            post.send(attempt, mark)
+            if attempt.in_turn:
+                post.settle()
+        post.settle()
+        post.wait([(wires[name], mark) for _, attempt, mark in staged if attempt.good for name in attempt.machines])
         return tuple(
             Outcome(title, attempt, frozenset(name for name, wire in wires.items() if wire.has(mark)))
             for title, attempt, mark in staged
         )
 
 
-def _settle(waiting: list[tuple[Wire, bytes]]) -> None:
-    """Wait until all that must arrive has arrived, or for so long that it never will."""
-    deadline = time.monotonic() + PATIENCE
-    while any(not wire.has(mark) for wire, mark in waiting) and time.monotonic() < deadline:
-        time.sleep(0.005)
+def _all(lab: Lab, policy: Policy) -> Iterator[tuple[str, Attempt]]:
+    """What is tried, each with the title of its scene."""
+    for scene in scenes(policy, lab.here):
+        yield from ((scene.title, attempt) for attempt in attempts(scene))
+    for talk in talks(policy, lab.here, secrets.randbelow(NUMBERS)):
+        yield from ((talk.title, attempt) for attempt in talk.attempts())
+
+
+class _Post:
+    """Sends frames, and knows when the switch has dealt with them."""
+
+    def __init__(self, wires: dict[str, Wire], all_attempts: Sequence[Attempt]) -> None:
+        self._wires = wires
+        self._fences = {attempt.sender: attempt for attempt in reversed(all_attempts) if attempt.good}
+        self._busy: set[str] = set()
+        self._patience = PATIENCE
+
+    def send(self, attempt: Attempt, mark: bytes) -> None:
+        """Put its frame on the wire.  Raises SwitchError."""
+        self._wires[attempt.sender].send(attempt.frame + mark)
+        self._busy.add(attempt.sender)
+
+    def settle(self) -> None:
+        """Wait until all that was sent has been dealt with, as far as good frames of its senders arrive at all."""
+        waiting = {}
+        for name in sorted(self._busy & self._fences.keys()):
+            fence, mark = self._fences[name], secrets.token_bytes(_MARK_BYTES)
+            self._wires[name].send(fence.frame + mark)
+            waiting[name] = [(self._wires[machine], mark) for machine in fence.machines]
+        self._busy.clear()
+        self.wait([each for places in waiting.values() for each in places])
+        for name, places in waiting.items():
+            if not all(wire.has(mark) for wire, mark in places):
+                del self._fences[name]
+
+    def wait(self, places: list[tuple[Wire, bytes]]) -> None:
+        """Until all has arrived, or for so long that it never will; after one loss, others are soon given up."""
+        deadline = time.monotonic() + self._patience
+        while any(not wire.has(mark) for wire, mark in places):
+            if time.monotonic() >= deadline:
+                self._patience = HASTE
+                return
+            time.sleep(0.005)
 
 
 class Wire:
@@ -160,14 +197,14 @@ def as_text(outcomes: Sequence[Outcome]) -> Iterator[str]:
         if outcome.scene != scene:
             scene = outcome.scene
             yield f"{scene}:"
-        kind = "good" if outcome.attempt.good else "bad"
+        kind = ("good" if outcome.attempt.good else "bad") if outcome.attempt.machines else ""
         yield f"  {kind:4}  {outcome.attempt.what:58}  {outcome.words}"
     yield summary(outcomes)
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
     """One line."""
-    good = [outcome.is_right for outcome in outcomes if outcome.attempt.good]
+    good = [outcome.is_right for outcome in outcomes if outcome.attempt.good and outcome.attempt.machines]
     bad = [outcome.is_right for outcome in outcomes if not outcome.attempt.good]
     text = f"selftest: {sum(bad)} of {len(bad)} bad frames were stopped, {sum(good)} of {len(good)} good ones passed"
     if not any(good):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from ovsfw.cli import main
-from ovsfw.compiler.pipeline import FORWARD, SPOOF_GUARD
+from ovsfw.compiler.pipeline import COMMIT, EGRESS_VERDICT, FORWARD, INGRESS_DATA, INGRESS_VERDICT, SPOOF_GUARD, Table
 from ovsfw.errors import ConfigError, SwitchError
 from ovsfw.lab.demo import POLICY
 from ovsfw.lab.machines import BRIDGE, Place
@@ -38,6 +42,29 @@ ports:
      fixed_ips: [{ip_address: 10.8.0.1}]}
   - {id: d, mac_address: "52:54:00:00:00:02", security_groups: [loose], network_id: blue,
      fixed_ips: [{ip_address: 10.8.0.2}]}
+"""
+
+# FTP and TFTP between two machines that have a helper for each, and one that is closed; all are stateful.
+HELPED = """
+security_groups:
+  - {id: closed}
+  - id: server
+    rules:
+      - {direction: ingress, protocol: tcp, port_range_min: 21, port_range_max: 21, helper: ftp}
+      - {direction: ingress, protocol: udp, port_range_min: 69, port_range_max: 69, helper: tftp}
+      - {direction: ingress, ethertype: IPv6, protocol: tcp, port_range_min: 21, port_range_max: 21, helper: ftp}
+  - id: client
+    rules:
+      - {direction: egress, protocol: tcp, port_range_min: 21, port_range_max: 21, helper: ftp}
+      - {direction: egress, protocol: udp, port_range_min: 69, port_range_max: 69, helper: tftp}
+      - {direction: egress, ethertype: IPv6, protocol: tcp, port_range_min: 21, port_range_max: 21, helper: ftp}
+ports:
+  - {id: files, mac_address: "52:54:00:00:00:01", security_groups: [server],
+     fixed_ips: [{ip_address: 10.8.0.1}, {ip_address: "2001:db8:8::1"}]}
+  - {id: reader, mac_address: "52:54:00:00:00:02", security_groups: [client],
+     fixed_ips: [{ip_address: 10.8.0.2}, {ip_address: "2001:db8:8::2"}]}
+  - {id: third, mac_address: "52:54:00:00:00:03", security_groups: [closed],
+     fixed_ips: [{ip_address: 10.8.0.3}, {ip_address: "2001:db8:8::3"}]}
 """
 
 
@@ -80,11 +107,34 @@ def test_a_filter_that_holds(shop_lab: Lab, capsys: pytest.CaptureFixture[str]) 
     assert lines[-1] == "selftest: 83 of 83 bad frames were stopped, 17 of 17 good ones passed"
 
 
+@contextmanager
+def stuttering(lab: Lab) -> Iterator[None]:
+    """Time and again the switch stops for a while, and then takes what has come to each of its ports, port by port."""
+    over, pid = threading.Event(), lab.switch.pid()
+    assert pid
+
+    def stutter() -> None:
+        while not over.wait(0.02):
+            os.kill(pid, signal.SIGSTOP)
+            over.wait(0.1)
+            os.kill(pid, signal.SIGCONT)
+
+    thread = threading.Thread(target=stutter)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def test_a_flow_that_lets_everything_through(shop_lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also through a switch that takes the frames of different machines in another order than they were sent."""
     apply(shop_lab)
     add_flow(shop_lab, "table=0,priority=65535,actions=NORMAL")
     capsys.readouterr()
-    assert main(command(shop_lab, "--format", "json")) == 1
+    with stuttering(shop_lab):
+        assert main(command(shop_lab, "--format", "json")) == 1
     found = json.loads(capsys.readouterr().out)
     through = {attempt["attempt"] for attempt in found["attempts"] if not attempt["right"]}
     bad = {attempt["attempt"] for attempt in found["attempts"] if not attempt["good"]}
@@ -154,6 +204,69 @@ def test_networks_and_stateless_groups(place: Place, tmp_path_factory: pytest.Te
         assert not [outcome for outcome in outcomes if "TCP with" in outcome.attempt.what]
     finally:
         down(elsewhere)
+
+
+@pytest.fixture(scope="module")
+def helped_lab(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    file = tmp_path_factory.mktemp("policy") / "helped.yaml"
+    file.write_text(HELPED)
+    elsewhere = Place(f"{place.name}-ftp", place.directory.with_name("ftp"))
+    yield up(parse(HELPED, "helped.yaml"), elsewhere, str(file))
+    down(elsewhere)
+
+
+def data(outcomes: tuple[Outcome, ...]) -> list[Outcome]:
+    """What was tried of FTP and TFTP."""
+    return [outcome for outcome in outcomes if outcome.scene.startswith(("ftp", "tftp"))]
+
+
+def test_data_that_nobody_agreed_to(helped_lab: Lab) -> None:
+    """Again and again: what was agreed the last time is forgotten or on other ports."""
+    policy = parse(HELPED, "helped.yaml")
+    apply(helped_lab, helped_lab.policy_file)
+    for _ in range(2):
+        outcomes = selftest(helped_lab, policy)
+        assert wrong(outcomes) == set()
+        found = data(outcomes)
+        assert list(dict.fromkeys(outcome.scene for outcome in found)) == [
+            "ftp of reader with files, active, IPv4",
+            "ftp of reader with files, passive, IPv4",
+            "tftp of reader with files, IPv4",
+            "ftp of reader with files, active, IPv6",
+            "ftp of reader with files, passive, IPv6",
+        ]
+        passed = [outcome.scene for outcome in found if outcome.attempt.what == "the data that was agreed"]
+        assert len(passed) == 5
+        third = [outcome.scene for outcome in found if outcome.attempt.what == "a third machine is named"]
+        assert len(third) == 3
+    assert "        a third machine is named                                    sent" in as_text(outcomes)
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        # What no rule accepts is delivered all the same.
+        (
+            INGRESS_VERDICT,
+            {
+                "data before any is agreed",
+                "data to a port that nobody named",
+                "data from a third machine",
+                "data to the third machine that was named",
+            },
+        ),
+        # What a helper expects is delivered to whoever it is sent to.
+        (INGRESS_DATA, {"data to the MAC of a third machine"}),
+    ],
+    ids=["rules", "expected"],
+)
+def test_data_that_gets_through(helped_lab: Lab, table: Table, expected: set[str]) -> None:
+    apply(helped_lab, helped_lab.policy_file)
+    add_flow(helped_lab, f"table={EGRESS_VERDICT.number},priority=600,ip,actions=resubmit(,{FORWARD.number})")
+    add_flow(helped_lab, f"table={table.number},priority=600,ip,actions=resubmit(,{COMMIT.number})")
+    found = [outcome for outcome in data(selftest(helped_lab, parse(HELPED, "helped.yaml"))) if not outcome.is_right]
+    assert {outcome.attempt.what for outcome in found} == expected
+    assert all("GOT THROUGH" in outcome.words for outcome in found)
 
 
 def test_nobody_to_attack(shop_lab: Lab) -> None:
