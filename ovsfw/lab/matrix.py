@@ -73,25 +73,28 @@ async def measure(lab: Lab, policy: Policy, chosen: tuple[Service, ...] = ()) ->
     await listen(lab, chosen)
     answers = await send(lab, planned)
     admissions = join_admissions(await dumps(lab))  # at once, before conntrack forgets
-    answers = await _ask_again(lab, policy, planned, answers)
-    admissions.update(join_admissions(await dumps(lab)))
+    failed, before = _unanswered(policy, planned, answers), 0
+    while failed and len(failed) != before:
+        for number, answer in zip(failed, await send(lab, [planned[each] for each in failed], GREAT), strict=True):
+            answers[number] = answer
+        admissions.update(join_admissions(await dumps(lab)))
+        failed, before = _unanswered(policy, planned, answers), len(failed)
     rules = rule_hints(policy)
     judged = (_judge(policy, probe, answer, admissions, rules) for probe, answer in zip(planned, answers, strict=True))
     return Matrix(policy, chosen, tuple(judged), rules)
 
 
-async def _ask_again(lab: Lab, policy: Policy, planned: Sequence[Probe], answers: list[Answer]) -> list[Answer]:
-    """Probes that should have been answered and were not get more time before they count."""
-    failed = [
+def _unanswered(policy: Policy, planned: Sequence[Probe], answers: Sequence[Answer]) -> list[int]:
+    """The numbers of the probes that should have been answered and were not: the machine may just be slow.
+
+    They get more time before they count, again and again as long as that helps some: a slow machine does what fewer
+    of them ask at a time.
+    """
+    return [
         number
         for number, (probe, answer) in enumerate(zip(planned, answers, strict=True))
         if not answer.passed(probe.receiver.machine) and expect(policy, probe.connection(answer.source_port)).answered
     ]
-    again = await send(lab, [planned[number] for number in failed], GREAT) if failed else []
-    merged = list(answers)
-    for number, answer in zip(failed, again, strict=True):
-        merged[number] = answer
-    return merged
 
 
 def _judge(
