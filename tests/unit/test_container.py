@@ -1,4 +1,4 @@
-"""packaging/Containerfile: what can be said of it without a registry to build it from."""
+"""packaging/Containerfile: what can be said of it without building it, which `scripts/test-container` does."""
 
 from __future__ import annotations
 
