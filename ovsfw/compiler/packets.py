@@ -8,7 +8,7 @@ from ovsfw.compiler import pipeline as p
 from ovsfw.openflow import match as m
 from ovsfw.openflow.action import VLAN_TCI, Load, Resubmit, whole
 from ovsfw.policy.addresses import Family, Prefix
-from ovsfw.policy.verdict import DHCP_CLIENT, DHCP_SERVER, ICMPV6, ROUTER_ADVERTISEMENT, SCTP, TCP, UDP, Ports
+from ovsfw.policy.verdict import DHCP_CLIENT, DHCP_SERVER, ICMP, ICMPV6, ROUTER_ADVERTISEMENT, SCTP, TCP, UDP, Ports
 
 IP = m.ETH_TYPE(0x0800)
 IPV6 = m.ETH_TYPE(0x86DD)
@@ -40,6 +40,11 @@ def prefix_terms(field: m.Field, prefix: Prefix) -> m.Match:
 def udp(family: Family, ports: Ports) -> m.Match:
     """UDP from one port to another."""
     return IP_OF[family], m.IP_PROTO(UDP), m.UDP_SRC(ports.source), m.UDP_DST(ports.destination)
+
+
+def icmp(kind: int) -> m.Match:
+    """ICMP of a type, whatever its code."""
+    return IP, m.IP_PROTO(ICMP), m.ICMP_TYPE(kind)
 
 
 def icmpv6(kind: int, code: int | None = 0) -> m.Match:

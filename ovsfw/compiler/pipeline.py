@@ -126,7 +126,7 @@ UPLINK = declare("uplink", "which network a packet from outside is in, by its ta
 SPOOF_GUARD = declare(
     "spoof_guard",
     "an endpoint sends only as itself",
-    {ENDPOINT, m.ETH_SRC, m.VLAN_VID, m.ARP_OP, m.ARP_SPA, m.ARP_TPA, m.ARP_SHA, *PACKET, *ADDRESSES},
+    {ENDPOINT, m.ETH_SRC, m.VLAN_VID, m.ARP_OP, m.ARP_SPA, m.ARP_TPA, m.ARP_SHA, m.ICMP_TYPE, *PACKET, *ADDRESSES},
     "egress",
     "forward",
 )

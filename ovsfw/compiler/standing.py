@@ -25,6 +25,7 @@ from ovsfw.compiler.packets import (
     TAGGED,
     TCP_ENDINGS,
     UNTAG,
+    icmp,
     icmpv6,
     load,
     to,
@@ -35,6 +36,7 @@ from ovsfw.openflow import match as m
 from ovsfw.openflow.action import Action, Ct, CtClear, Load, Move, OutputTo, Place
 from ovsfw.openflow.flow import Flow
 from ovsfw.policy.verdict import (
+    ICMP_ROUTER_ONLY,
     ICMPV6_FROM_ENDPOINT,
     ICMPV6_FROM_NOWHERE,
     ICMPV6_ROUTER_ONLY,
@@ -93,8 +95,10 @@ def _uplink() -> Iterator[Flow]:
 
 def _spoof_guard() -> Iterator[Flow]:
     yield _flow(p.SPOOF_GUARD, Priority.BAN, (TAGGED,), (), Reason.NO_TAG)
-    for match in (*DHCP_REPLIES, *(icmpv6(kind, None) for kind in sorted(ICMPV6_ROUTER_ONLY))):
+    for match in (*DHCP_REPLIES, *(icmp(kind) for kind in sorted(ICMP_ROUTER_ONLY))):
         yield _flow(p.SPOOF_GUARD, Priority.BAN, match, (), Reason.NO_SERVER)
+    for kind in sorted(ICMPV6_ROUTER_ONLY):
+        yield _flow(p.SPOOF_GUARD, Priority.BAN, icmpv6(kind, None), (), Reason.NO_SERVER)
 
 
 def _egress() -> Iterator[Flow]:

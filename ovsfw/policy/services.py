@@ -18,6 +18,7 @@ from ovsfw.policy.spans import Spans, contains, cut, intersection, union
 from ovsfw.policy.verdict import (
     ANY_PORT,
     ICMP,
+    ICMP_ROUTER_ONLY,
     ICMPV6,
     ICMPV6_FROM_ENDPOINT,
     ICMPV6_ROUTER_ONLY,
@@ -56,9 +57,9 @@ def of_icmp(family: Family, kind: int, code: int | None = None) -> Spans:
     return ((first, first if code is not None else first + _CODES - 1),)
 
 
-# Neighbour discovery and multicast listeners: what every network needs, whatever the rules say.
+# Neighbour discovery, multicast listeners and what only routers say: decided whatever the rules say.
 STANDING = {
-    Family.IPV4: (),
+    Family.IPV4: union(span for kind in ICMP_ROUTER_ONLY for span in of_icmp(Family.IPV4, kind)),
     Family.IPV6: union(
         span
         for kind in ICMPV6_FROM_ENDPOINT | ICMPV6_TO_ENDPOINT | ICMPV6_ROUTER_ONLY

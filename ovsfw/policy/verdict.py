@@ -36,6 +36,8 @@ ICMPV6_FROM_ENDPOINT = frozenset(
 ICMPV6_FROM_NOWHERE = ICMPV6_FROM_ENDPOINT.difference({MLD_QUERY, NEIGHBOUR_ADVERTISEMENT})
 ICMPV6_TO_ENDPOINT = frozenset({MLD_QUERY, ROUTER_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT})
 ICMPV6_ROUTER_ONLY = frozenset({ROUTER_ADVERTISEMENT, REDIRECT})
+# Redirect (RFC 792) and router advertisement (RFC 1256).
+ICMP_ROUTER_ONLY = frozenset({5, 9})
 
 
 class Ports(NamedTuple):
@@ -155,11 +157,7 @@ def _ingress(policy: Policy, connection: Connection) -> Judgement:
 
 def _standing_egress(port: Port, connection: Connection) -> Judgement | None:
     """What holds for every endpoint, whatever its rules: the spoof guard, and what a network needs to work."""
-    if _is_dhcp(connection, DHCP_SERVER) or (
-        connection.protocol == ICMPV6
-        and connection.family is Family.IPV6
-        and connection.icmp_type in ICMPV6_ROUTER_ONLY
-    ):
+    if _is_dhcp(connection, DHCP_SERVER) or _is_of_routers(connection):
         return Judgement(allowed=False, reason="an endpoint is no DHCP server and no router")
     if connection.source.value == 0 and (early := _before_an_address(connection)):
         return early
@@ -210,6 +208,12 @@ def owns(port: Port, address: Prefix) -> bool:
 def _is_dhcp(connection: Connection, ports: dict[Family, Ports]) -> bool:
     sent = Ports(connection.source_port, connection.destination_port)
     return connection.protocol == UDP and sent == ports[connection.family]
+
+
+def _is_of_routers(connection: Connection) -> bool:
+    if connection.family is Family.IPV4:
+        return connection.protocol == ICMP and connection.icmp_type in ICMP_ROUTER_ONLY
+    return connection.protocol == ICMPV6 and connection.icmp_type in ICMPV6_ROUTER_ONLY
 
 
 def _is_icmpv6(connection: Connection, types: frozenset[int]) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from scapy.contrib.lldp import LLDPDUChassisID, LLDPDUEndOfLLDPDU, LLDPDUPortID, LLDPDUTimeToLive
 from scapy.contrib.mpls import MPLS
 from scapy.layers.dhcp6 import DHCP6_Advertise, DHCP6_Reply, DHCP6_Request
-from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet import ICMP, IP, TCP, UDP, IPerror
 from scapy.layers.inet6 import (
     ICMPv6MLDone,
     ICMPv6MLQuery,
@@ -313,6 +313,27 @@ def test_router_advertisement_with_a_code(three: Bench) -> None:
 
 def test_redirect(three: Bench) -> None:
     three.sends("vm1", redirect("vm1", "vm2")).stopped(by=Reason.NO_SERVER)
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_redirect_about_a_live_connection(three: Bench, code: int) -> None:
+    """Conntrack takes an ICMP redirect for an error, and would let it in with the connection that it is about."""
+    question = udp(4, "vm2", "vm1")
+    three.sends("vm2", question).reaches("vm1")
+    about = IPerror(bytes(question.payload))
+    lie = ip(4, "vm1", "vm2") / ICMP(type="redirect", code=code, gw=address(4, 1)) / about
+    three.sends("vm1", lie).stopped(by=Reason.NO_SERVER)
+    three.sends("vm1", ip(4, "vm1", "vm2") / ICMP(type="dest-unreach", code=3) / about).reaches("vm2")
+
+
+@pytest.mark.parametrize("kind", ["redirect", "router-advertisement"])
+def test_routers_words_in_ipv4_need_more_than_a_rule(bench: Bench, kind: str) -> None:
+    """Without conntrack, which calls them invalid when they are about nothing."""
+    bench.enforce(vm(1, "any"), vm(2, "any"), any=OPEN, stateless=["any"])
+    for code in (0, 1):
+        frame = ip(4, "vm1", "vm2") / ICMP(type=kind, code=code) / Raw(bytes(32))
+        bench.sends("vm1", frame).stopped(by=Reason.NO_SERVER)
+    bench.sends("vm1", ping(4, "vm1", "vm2")).reaches("vm2")
 
 
 def test_dhcp_server(three: Bench) -> None:
