@@ -49,7 +49,7 @@ guard iptables db "-p tcp --dport 5432 -s 10.9.0.31 -j ACCEPT" "-p tcp --dport 2
 for name in app db; do
     guard ip6tables $name "-p ipv6-icmp --icmpv6-type 135 -j ACCEPT" "-p ipv6-icmp --icmpv6-type 136 -j ACCEPT"
 done
-in_space switch sysctl -q net.bridge.bridge-nf-call-{iptables,ip6tables}=1
+in_space switch tee /proc/sys/net/bridge/bridge-nf-call-{iptables,ip6tables} <<< 1 > /dev/null
 lab exec switch ovs-ofctl add-flow br-int priority=0,actions=NORMAL
 serve app 10.9.0.31 9000
 serve db 10.9.0.41 5432
