@@ -29,7 +29,17 @@ from ovsfw.policy.model import (
     SecurityGroup,
     Tier,
 )
-from ovsfw.policy.verdict import DHCP_SERVER, ICMP, ICMPV6, ROUTER_ADVERTISEMENT, SCTP, TCP, UDP, Connection
+from ovsfw.policy.verdict import (
+    DHCP_SERVER,
+    ICMP,
+    ICMPV6,
+    ROUTER_ADVERTISEMENT,
+    SCTP,
+    TCP,
+    UDP,
+    Connection,
+    is_remote,
+)
 
 UPLINK = 99
 # Ports `port-1` to `port-9` are in a policy's first network, `port-11` to `port-19` in its second; `port-11` has the
@@ -102,6 +112,7 @@ def remotes(draw: st.DrawFn, family: Family, groups: list[str], address_groups: 
             st.none(),
             st.sampled_from(PREFIXES[family]).map(Prefix.parse),
             st.sampled_from(groups).map(RemoteGroup),
+            st.sampled_from(groups).map(RemoteGroup),
             st.sampled_from(address_groups).map(RemoteAddressGroup),
         )
     )
@@ -158,6 +169,8 @@ def security_groups(draw: st.DrawFn, name: str, groups: list[str], address_group
     chosen = tuple(draw(rules(f"{name}/{index}", groups, address_groups)) for index in range(draw(st.integers(0, 5))))
     if stateful:
         chosen = tuple(replace(rule, helper=draw(helpers(rule))) for rule in chosen)
+    if draw(st.sampled_from((True, True, False))):
+        chosen += tuple(Rule(f"{name}/out-{family.value}", Direction.EGRESS, family) for family in Family)
     return SecurityGroup(name, name, stateful, chosen, draw(st.none() | st.sampled_from(Log)))
 
 
@@ -193,7 +206,9 @@ def ports(draw: st.DrawFn, number: int, groups: list[SecurityGroup], network: st
     own_mac = mac(draw(st.sampled_from((inside, number))))
     kind = draw(st.sampled_from((True, True, True, False)))
     fitting = [group.id for group in groups if group.stateful is kind]
-    names = tuple(sorted(draw(st.lists(st.sampled_from(fitting), max_size=3, unique=True)))) if fitting else ()
+    few = draw(st.sampled_from((0, 1, 2, 2)))
+    chosen = st.lists(st.sampled_from(fitting), min_size=min(few, len(fitting)), max_size=3, unique=True)
+    names = tuple(sorted(draw(chosen))) if fitting else ()
     secure = draw(st.sampled_from((True,) * 7 + (False,)))
     pairs = draw(
         st.lists(
@@ -278,16 +293,17 @@ def bindings_for(draw: st.DrawFn, policy: Policy) -> Bindings:
 def connections(draw: st.DrawFn, policy: Policy) -> Connection:
     """Between two ports of a network, or a port and the world; now and then from an address that is not its own.
 
-    Half of them are aimed at a rule, or just beside it.
+    Most of them are aimed at a rule, or just beside it.
     """
     inside = policy.ports[draw(st.sampled_from(sorted(policy.ports)))].network_id
-    names: list[str | None] = [*sorted(name for name, port in policy.ports.items() if port.network_id == inside), None]
-    sender = draw(st.sampled_from((*names, None)))
-    receiver = draw(st.sampled_from([name for name in names if name != sender]))
-    aims = [rule for rule in policy.rules if rule.protocol is not None and _concerns(policy, rule, sender, receiver)]
-    aim = draw(st.none() | st.sampled_from(aims)) if aims else None
+    here = sorted(name for name, port in policy.ports.items() if port.network_id == inside)
+    aims = [(rule, name) for rule in policy.rules for name in here if _is_asked(policy, rule, name)]
+    aim, near = draw(st.sampled_from([(None, None), *aims, *aims]))
     family = aim.family if aim else draw(families)
-    source, destination = draw(_address_of(policy, sender, family)), draw(_address_of(policy, receiver, family))
+    sender, receiver = draw(_ends(policy, [*here, None], aim, near))
+    far = {aim.direction: aim} if aim else {}
+    source = draw(_address_of(policy, sender, family, far.get(Direction.INGRESS)))
+    destination = draw(_address_of(policy, receiver, family, far.get(Direction.EGRESS)))
     anything = st.sampled_from((TCP, TCP, UDP, SCTP, ICMP if family is Family.IPV4 else ICMPV6, 47))
     protocol = aim.protocol if aim and aim.protocol is not None else draw(anything)
     source_port = destination_port = kind = code = 0
@@ -299,11 +315,25 @@ def connections(draw: st.DrawFn, policy: Policy) -> Connection:
     return Connection(sender, receiver, source, destination, protocol, source_port, destination_port, kind, code)
 
 
-def _concerns(policy: Policy, rule: Rule, sender: str | None, receiver: str | None) -> bool:
-    """Whether a rule of a tier, or of a group of the end whose rules are asked in its direction."""
-    end = sender if rule.direction is Direction.EGRESS else receiver
-    names = policy.ports[end].security_groups if end else ()
-    return rule.id.startswith("tier") or any(rule.id.startswith(f"{name}/") for name in names)
+def _is_asked(policy: Policy, rule: Rule, name: str) -> bool:
+    """Whether a port has the group or the tier that a rule is in."""
+    port = policy.ports[name]
+    tiers = {tier.id for position in Position for tier in policy.tiers_for(port.security_groups, position)}
+    return port.port_security and rule.id.partition("/")[0] in tiers.union(port.security_groups)
+
+
+@st.composite
+def _ends(
+    draw: st.DrawFn, policy: Policy, names: list[str | None], aim: Rule | None, near: str | None
+) -> tuple[str | None, str | None]:
+    """Who sends to whom: anybody, or the one whose rule is aimed at and, if there is any, one that it speaks of."""
+    if aim is None:
+        sender = draw(st.sampled_from((*names, None)))
+        return sender, draw(st.sampled_from([name for name in names if name != sender]))
+    others = [name for name in names if name != near]
+    fitting = [name for name in others if _spoken_of(policy, _addresses_of(policy, name, aim.family), aim)]
+    far = draw(st.sampled_from(fitting or others))
+    return (near, far) if aim.direction is Direction.EGRESS else (far, near)
 
 
 def _port_near(aim: Rule | None) -> st.SearchStrategy[int]:
@@ -315,13 +345,22 @@ def _port_near(aim: Rule | None) -> st.SearchStrategy[int]:
 
 
 @st.composite
-def _address_of(draw: st.DrawFn, policy: Policy, name: str | None, family: Family) -> Prefix:
-    outside = st.sampled_from(OUTSIDE[family]).map(Prefix.parse)
+def _address_of(draw: st.DrawFn, policy: Policy, name: str | None, family: Family, aim: Rule | None) -> Prefix:
+    """One of its own, now and then not; of the far end of a rule that is aimed at, mostly one that it speaks of."""
+    own = _addresses_of(policy, name, family)
+    outside = [Prefix.parse(text) for text in OUTSIDE[family]]
+    spoken_of = _spoken_of(policy, own, aim)
+    return draw(st.sampled_from(draw(st.sampled_from((*[spoken_of or own[:1]] * 4, own, outside)))))
+
+
+def _addresses_of(policy: Policy, name: str | None, family: Family) -> list[Prefix]:
+    """Its own first, and what its pairs let it use; for nobody those outside."""
     if name is None:
-        return draw(outside)
-    own = st.just(address(family, number_of(name) % NEXT_NETWORK))
+        return [Prefix.parse(text) for text in OUTSIDE[family]]
     claimed = [claim.prefix for claim in policy.ports[name].pairs if claim.prefix.family is family]
-    paired = [
-        prefix if prefix.is_host else Prefix(family, prefix.value, family.bits) for prefix in claimed if prefix.length
-    ]
-    return draw(st.one_of(own, own, own, st.sampled_from(paired) if paired else own, outside))
+    paired = (each if each.is_host else Prefix(family, each.value, family.bits) for each in claimed if each.length)
+    return [address(family, number_of(name) % NEXT_NETWORK), *paired]
+
+
+def _spoken_of(policy: Policy, addresses: list[Prefix], aim: Rule | None) -> list[Prefix]:
+    return [each for each in addresses if aim and is_remote(policy, aim.remote, each)]

@@ -288,7 +288,7 @@ def matches(policy: Policy, rule: Rule, connection: Connection) -> bool:
         and _has_ports(rule, connection)
         and rule.icmp_type in (None, connection.icmp_type)
         and rule.icmp_code in (None, connection.icmp_code)
-        and _is_remote(policy, rule.remote, far)
+        and is_remote(policy, rule.remote, far)
     )
 
 
@@ -303,7 +303,8 @@ def _has_ports(rule: Rule, connection: Connection) -> bool:
     )
 
 
-def _is_remote(policy: Policy, remote: Remote, far: Prefix) -> bool:
+def is_remote(policy: Policy, remote: Remote, far: Prefix) -> bool:
+    """Whether a far end is one that rules with this remote speak of."""
     if remote is None:
         return True
     if isinstance(remote, Prefix):
