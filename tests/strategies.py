@@ -144,7 +144,7 @@ def rules(draw: st.DrawFn, name: str, groups: list[str], address_groups: list[st
     family = draw(families)
     icmp = ICMP if family is Family.IPV4 else ICMPV6
     protocol = draw(st.sampled_from((None, TCP, TCP, UDP, SCTP, icmp, 47)))
-    ports = draw(st.none() | port_ranges()) if protocol in (TCP, UDP, SCTP) else None
+    ports = draw(st.one_of(st.none(), port_ranges(), port_ranges())) if protocol in (TCP, UDP, SCTP) else None
     kind = code = None
     if protocol == icmp:
         kind = draw(st.none() | st.sampled_from((8, 8, 0, 3) if family is Family.IPV4 else (128, 128, 129, 1)))
@@ -316,8 +316,10 @@ def connections(draw: st.DrawFn, policy: Policy) -> Connection:
 
 
 def _is_asked(policy: Policy, rule: Rule, name: str) -> bool:
-    """Whether a port has the group or the tier that a rule is in."""
+    """Whether a port has the group or the tier that a rule is in; never for one that says nothing in particular."""
     port = policy.ports[name]
+    if rule.protocol is None and rule.remote is None:
+        return False
     tiers = {tier.id for position in Position for tier in policy.tiers_for(port.security_groups, position)}
     return port.port_security and rule.id.partition("/")[0] in tiers.union(port.security_groups)
 
@@ -341,7 +343,7 @@ def _port_near(aim: Rule | None) -> st.SearchStrategy[int]:
     if aim is None or aim.ports is None:
         return st.sampled_from((*SERVICE_PORTS, 2, 1000, 65534))
     first, last = aim.ports
-    return st.sampled_from([port for port in (first, last, first - 1, last + 1) if 0 < port < 65536])
+    return st.sampled_from([port for port in (first, last, last, first - 1, last + 1) if 0 < port < 65536])
 
 
 @st.composite
