@@ -116,6 +116,8 @@ def test_a_policy_whose_assertion_does_not_hold_is_refused_by_the_daemon_and_by_
         )
         daemon.logged(r"policy refused: .*'telnet' does not hold: tcp .*:23 \(outside to vm1\) is allowed")
         daemon.logged(rf"policy refused: the one before \({first['policy']['generation']}\) stays")
+        asked = ovsfw(ovs, "status")
+        assert (asked.returncode, "'telnet' does not hold" in asked.stdout) == (2, True), asked
         assert ours(ovs) == flows
     applied = ovsfw(ovs, "apply", "--policy", str(policy))
     assert applied.returncode == 1
@@ -128,15 +130,25 @@ def test_a_policy_whose_assertion_does_not_hold_is_refused_by_the_daemon_and_by_
 
 
 @pytest.mark.usefixtures("bridge")
-def test_while_the_policy_is_not_known_nothing_is_touched(ovs: PrivateSwitch, policy: Path) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("ports: 7", "ports: 7 is not a list"),
+        (document(1) + "assertions: [{id: http, from: outside, to: vm1, denied: tcp/80}]", "'http' does not hold"),
+    ],
+    ids=["nonsense", "an assertion does not hold"],
+)
+def test_while_the_policy_is_not_known_nothing_is_touched(
+    ovs: PrivateSwitch, policy: Path, wrong: str, said: str
+) -> None:
     plug(ovs, 1)
     with running(ovs, policy) as daemon:
         daemon.in_sync()
     flows = ours(ovs)
     right = policy.read_text()
-    policy.write_text("ports: 7")
+    policy.write_text(wrong)
     with running(ovs, policy) as daemon:
-        daemon.logged("policy refused:")
+        daemon.logged(f"policy refused: .*{said}")
         until(lambda: daemon.status()["sync"]["state"].startswith("waiting"), "it waits")
         assert daemon.ask("reconcile").startswith("the policy is not known yet")
         assert ours(ovs) == flows
