@@ -14,8 +14,10 @@ from ovsfw.cli.options import add_bridge, add_format, add_policy
 from ovsfw.cli.policy import policy_of
 from ovsfw.connections import Fate
 from ovsfw.errors import ConfigError
+from ovsfw.explain.attempts import Attempt
 from ovsfw.live import Connections, Live
 from ovsfw.policy.model import Policy, Rule
+from ovsfw.policy.verdict import Connection
 from ovsfw.policy.wording import connection_text, port_text, rule_text
 
 _CLEAR = "\033[H\033[2J"
@@ -110,8 +112,13 @@ def _show(args: argparse.Namespace, policy: Policy, chosen: list[Live], found: C
 
 def as_text(policy: Policy, one: Live) -> str:
     """`tcp 10.9.0.21:40000 -> 10.9.0.41:5432  app1 -> db  ESTABLISHED  allowed  by db: tcp/5432 ...  86399 s`."""
-    ends = " -> ".join(_end(policy, name) for name in (one.sender, one.receiver))
-    parts = [connection_text(one.connection), ends, one.entry.state, _WORDS[one.fate], _by(policy, one)]
+    parts = [
+        connection_text(one.connection),
+        _ends(policy, one.sender, one.receiver),
+        one.entry.state,
+        _WORDS[one.fate],
+        _by(policy, one),
+    ]
     if one.counters is not None:
         parts.append(f"{one.counters.packets} packets {one.counters.bytes} bytes")
     if one.entry.began:
@@ -121,8 +128,8 @@ def as_text(policy: Policy, one: Live) -> str:
     return "  ".join(filter(None, parts))
 
 
-def _end(policy: Policy, name: str) -> str:
-    return port_text(policy.ports[name]) if name else "outside"
+def _ends(policy: Policy, *names: str | None) -> str:
+    return " -> ".join(port_text(policy.ports[name]) if name else "outside" for name in names)
 
 
 def _by(policy: Policy, one: Live) -> str:
@@ -130,12 +137,8 @@ def _by(policy: Policy, one: Live) -> str:
     return "; ".join(f"by {rule_text(policy, rule)}" for rule in (one.admitted or one.deciding))
 
 
-def as_json(one: Live) -> dict[str, object]:
-    """The same for programs."""
-    connection, entry, counters = one.connection, one.entry, one.counters
+def _connection_json(connection: Connection) -> dict[str, object]:
     return {
-        "sender": one.sender or None,
-        "receiver": one.receiver or None,
         "source": str(connection.source),
         "destination": str(connection.destination),
         "protocol": connection.protocol,
@@ -143,6 +146,16 @@ def as_json(one: Live) -> dict[str, object]:
         "destination_port": connection.destination_port,
         "icmp_type": connection.icmp_type,
         "icmp_code": connection.icmp_code,
+    }
+
+
+def as_json(one: Live) -> dict[str, object]:
+    """The same for programs."""
+    entry, counters = one.entry, one.counters
+    return {
+        "sender": one.sender or None,
+        "receiver": one.receiver or None,
+        **_connection_json(one.connection),
         "zone": entry.zone,
         "state": entry.state or None,
         "fate": one.fate.name.lower(),
@@ -167,10 +180,23 @@ def preview_lines(policy: Policy, found: Connections) -> Iterator[str]:
     """What a change does to live connections, one line each."""
     for fate, word in _PREVIEW:
         for one in found.of(fate):
-            ends = " -> ".join(_end(policy, name) for name in (one.sender, one.receiver))
-            yield f"{word}: {connection_text(one.connection)}  {ends}"
+            yield f"{word}: {connection_text(one.connection)}  {_ends(policy, one.sender, one.receiver)}"
 
 
 def preview_json(found: Connections) -> dict[str, object]:
     """The same for programs."""
     return {word.replace(" ", "_"): [as_json(one) for one in found.of(fate)] for fate, word in _PREVIEW}
+
+
+def attempt_text(policy: Policy, one: Attempt) -> str:
+    """`open: tcp 10.9.0.2:40000 -> 10.9.0.1:81  vm2 -> vm1  dropped 3 times, last at 12:30:09`."""
+    connection, last = one.connection, time.strftime("%H:%M:%S", time.localtime(one.last))
+    times = "once" if one.times == 1 else f"{one.times} times"
+    ends = _ends(policy, connection.sender, connection.receiver)
+    return f"open: {connection_text(connection)}  {ends}  dropped {times}, last at {last}"
+
+
+def attempt_json(one: Attempt) -> dict[str, object]:
+    """The same for programs."""
+    ends = {"sender": one.connection.sender, "receiver": one.connection.receiver}
+    return {**ends, **_connection_json(one.connection), "dropped": one.times, "last": one.last}

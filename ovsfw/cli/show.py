@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ovsfw.apply import opened
+from ovsfw.cli.columns import columns
 from ovsfw.cli.options import add_bridge, add_format, add_policy, duration
 from ovsfw.cli.policy import policy_of
 from ovsfw.compiler.bindings import Bindings
@@ -203,9 +204,7 @@ def _print(args: argparse.Namespace, table: Table) -> None:
         rows = [dict(zip(names, row, strict=True)) for row in table.rows]
         print(json.dumps({"rows": rows, "notes": list(table.notes)}))
         return
-    cells = [table.columns, *([str(cell) for cell in row] for row in table.rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for line in columns(table.columns, table.rows):
+        print(line)
     for note in table.notes:
         print(f"({note})")

@@ -1,13 +1,15 @@
 """What was dropped last, by endpoint; bounded, whatever comes.
 
-Its state is a short list for each endpoint, of which the oldest entries go first, and how many there were in all.
+Its state is a short list for each endpoint, of which the oldest entries go first, and how many there were: in all, and
+by endpoint, side and reason.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ovsfw.compiler.identity import Identity
 from ovsfw.compiler.pipeline import ENDPOINT, TABLE_NAMES
@@ -35,12 +37,24 @@ class Record:
     details: dict[str, object]
 
 
+class Kind(NamedTuple):
+    """What drops of an endpoint have in common: the side, the table and the reason, as in a Record."""
+
+    side: str
+    table: str
+    reason: str
+
+
 class Recorder:
-    """The last drops of each endpoint; "" is for those of which nobody knows whose they were."""
+    """The last drops of each endpoint; "" is for those of which nobody knows whose they were.
+
+    `sampled` and `counts`, the same by endpoint and kind, are of copies: a meter lets only so many come.
+    """
 
     def __init__(self) -> None:
         self._last: dict[str, deque[Record]] = {}
         self.sampled = 0
+        self.counts: dict[str, Counter[Kind]] = {}
 
     def add(self, identity: Identity, copy: PacketIn, when: float) -> Record | None:
         """Take a copy down; None when a flow of another program sent it."""
@@ -62,7 +76,9 @@ class Recorder:
         )
         self.sampled += 1
         if record.endpoint not in self._last and len(self._last) >= MOST_ENDPOINTS:
-            del self._last[min(self._last, key=lambda name: self._last[name][-1].when)]
+            oldest = min(self._last, key=lambda name: self._last[name][-1].when)
+            del self._last[oldest], self.counts[oldest]
+        self.counts.setdefault(record.endpoint, Counter())[Kind(record.side, record.table, record.reason)] += 1
         self._last.setdefault(record.endpoint, deque(maxlen=PER_ENDPOINT)).append(record)
         return record
 

@@ -37,7 +37,9 @@ class Watch:
                 self.recorder.add(identity, copy, time.time())
 
     async def tell(self, args: Sequence[str]) -> str:
-        """As JSON: the last drops, of one port if it is named; how many were taken down, and dropped in all.
+        """As JSON: the last drops, of one port if it is named, and how many were taken down of each kind.
+
+        Also how many were taken down in all, and dropped in all.
 
         Raises OvsfwError.
         """
@@ -52,5 +54,15 @@ class Watch:
         total = sum(line.packets for line in dropped(identity, await ages.read(self._path)))
         found = self.recorder.last(lambda name: wanted is None or name == wanted.id)
         return json.dumps(
-            {"dropped": total, "sampled": self.recorder.sampled, "drops": [asdict(record) for record in found]}
+            {
+                "dropped": total,
+                "sampled": self.recorder.sampled,
+                "drops": [asdict(record) for record in found],
+                "counts": [
+                    {"endpoint": name, **kind._asdict(), "copies": copies}
+                    for name, kinds in sorted(self.recorder.counts.items())
+                    for kind, copies in sorted(kinds.items())
+                    if wanted is None or name == wanted.id
+                ],
+            }
         )

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scapy.layers.inet import IP, TCP
+from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
 from ovsfw.cli import main
 from ovsfw.cli.compile import assume
 from ovsfw.compiler.identity import Identity
-from ovsfw.compiler.pipeline import INGRESS_VERDICT, SPOOF_GUARD, Reason, cookie
+from ovsfw.compiler.pipeline import EGRESS_GATE, INGRESS_VERDICT, SPOOF_GUARD, Reason, cookie
 from ovsfw.compiler.recording import BURST, METERS
 from ovsfw.explain.drops import PER_ENDPOINT, Recorder
 from ovsfw.lab.vswitch import PrivateSwitch
@@ -23,6 +23,7 @@ from ovsfw.openflow.packet_in import PacketIn, read_packet_in
 from ovsfw.openflow.wire import Message, WireError
 from ovsfw.policy.document import parse
 from tests.dummy import DummySwitch
+from tests.ovs.packets.frames import cut
 from tests.ovs.test_show import POLICY
 from tests.running import Process, running, until
 
@@ -48,6 +49,11 @@ class Host:
         status, out, err = self.command("drops", *words, "--format", "json")
         assert (status, err) == (0, "")
         return [json.loads(line) for line in out.splitlines()]
+
+    def counts(self, *words: str) -> dict[tuple[str, str, str, str], int]:
+        status, out, err = self.command("drops", *words, "--count", "--format", "json")
+        assert (status, err) == (0, "")
+        return {kind_of(row): row["copies"] for row in json.loads(out)}
 
     def flood(self) -> bool:
         self.switch.call("netdev-dummy/receive", "p2", *[bytes(segment(23)).hex()] * 100)
@@ -89,6 +95,51 @@ def test_what_is_dropped_is_taken_down(host: Host) -> None:
     assert status == 0
     assert "[ingress_verdict: no rule accepted it]" in out
     assert "copies were taken, of" in out
+
+
+def test_what_was_dropped_is_counted_by_endpoint_side_and_reason(host: Host) -> None:
+    host.switch.send(2, *[bytes(segment(23))] * 3, bytes(segment(80, "10.9.0.77")))
+    until(lambda: ("vm1", "ingress", "ingress_verdict", "no rule accepted it") in host.counts(), "they are not counted")
+    until(lambda: sum(host.counts().values()) == len(host.drops()), "some are not counted")
+    found = {kind: sum(kind == kind_of(each) for each in host.drops()) for kind in host.counts()}
+    assert found == host.counts()
+    assert ("vm2", "egress", "spoof_guard", Reason.SPOOF.text) in found
+    assert {kind[0] for kind in host.counts("web1")} == {"vm1"}
+    status, out, _ = host.command("drops", "--count")
+    assert status == 0
+    assert out.splitlines()[0].split() == ["endpoint", "side", "table", "copies", "reason"]
+    assert "copies were taken, of" in out.splitlines()[-1]
+
+
+def test_of_a_denied_datagram_in_fragments_the_first_is_told(host: Host) -> None:
+    """The others have no ports: they wait at the gate for a first one that is accepted, and conntrack keeps them."""
+    ends = Ether(src="52:54:00:00:00:02", dst="52:54:00:00:00:01") / IP(src="10.9.0.2", dst="10.9.0.1")
+    assert host.switch.send(2, *map(bytes, cut(ends / UDP(dport=7) / bytes(3000), 1280, 2560))) == {}
+    host.switch.send(2, bytes(segment(23)))
+    until(lambda: [each for each in host.drops("vm1") if ":23" in each["packet"]], "what came later is not there")
+    found = [each["packet"] for each in host.drops() if each["packet"].startswith("udp")]
+    assert found == ["udp 10.9.0.2:53 -> 10.9.0.1:7"]
+
+
+def test_a_change_names_what_was_dropped_lately_and_would_pass(host: Host, tmp_path: Path) -> None:
+    host.switch.send(2, bytes(segment(23)), bytes(segment(24)), bytes(segment(23)), bytes(segment(23, "10.9.0.77")))
+    until(lambda: len([each for each in host.drops("vm1") if ":23" in each["packet"]]) >= 2, "not all are there")
+    wider = tmp_path / "wider.yaml"
+    wider.write_text(POLICY.replace("port_range_min: 22, port_range_max: 22", "port_range_min: 22, port_range_max: 23"))
+    status, out, _ = host.command("diff", "--policy", str(wider))
+    assert status == 2
+    (line,) = [line for line in out.splitlines() if line.startswith("open: ")]
+    assert line.startswith("open: tcp 10.9.0.2:20 -> 10.9.0.1:23  vm2 -> web1 (vm1)  dropped 2 times, last at ")
+    _, out, _ = host.command("diff", "--policy", str(wider), "--format", "json")
+    (found,) = json.loads(out)["connections"]["open"]
+    assert (found["sender"], found["receiver"], found["destination_port"], found["dropped"]) == ("vm2", "vm1", 23, 2)
+    assert "open: " not in host.command("diff", "--policy", str(host.policy))[1]
+    host.daemon.end()
+    assert "open: " not in host.command("diff", "--policy", str(wider))[1]
+
+
+def kind_of(drop: dict[str, Any]) -> tuple[str, str, str, str]:
+    return drop["endpoint"], drop["side"], drop["table"], drop["reason"]
 
 
 def test_a_flood_is_metered_and_what_is_accepted_is_not(host: Host) -> None:
@@ -155,11 +206,18 @@ def test_the_memory_is_bounded() -> None:
     for number in range(200):
         assert recorder.add(identity, copy, float(number))
     assert recorder.sampled == 200
+    assert recorder.counts == {"vm1": {("ingress", "ingress_verdict", "no rule accepted it"): 200}}
     assert [record.when for record in recorder.last()] == [float(number) for number in range(150, 200)]
     assert recorder.add(identity, copy._replace(cookie=77), 0.0) is None
-    cut = recorder.add(identity, PacketIn(SPOOF_GUARD.number, cookie(Reason.SPOOF), b"\1\2", {}), 1.0)
-    assert cut is not None
-    assert (cut.endpoint, cut.packet) == ("", "0102")
+    (_, later) = cut(segment(23) / bytes(1400), 1280)
+    gate = copy._replace(table=EGRESS_GATE.number, cookie=cookie(Reason.INVALID), packet=bytes(later))
+    waited = recorder.add(identity, gate, 2.0)
+    assert waited is not None
+    assert (waited.endpoint, waited.side, waited.table) == ("vm1", "egress", "egress_gate")
+    assert waited.packet == "tcp fragment 10.9.0.2 -> 10.9.0.1"
+    short = recorder.add(identity, PacketIn(SPOOF_GUARD.number, cookie(Reason.SPOOF), b"\1\2", {}), 1.0)
+    assert short is not None
+    assert (short.endpoint, short.packet) == ("", "0102")
 
 
 def test_nonsense_from_the_switch() -> None:

@@ -358,7 +358,7 @@ def test_diff_tells_what_would_be_cut_and_touches_nothing(switch: PrivateSwitch,
         assert "-> 10.0.0.2:" in cut
         found = json.loads(ovsfw(switch, "diff", "--policy", files[1], "--format", "json").stdout)
         assert {kind: len(entries) for kind, entries in found["connections"].items()} == {
-            "cut": 1, "revive": 0, "judge_anew": 0, "take_over": 0,
+            "cut": 1, "revive": 0, "judge_anew": 0, "take_over": 0, "open": 0,
         }  # fmt: skip
         assert stream.goes_on()
         assert ovsfw(switch, "diff", "--policy", files[0]).returncode == 0
