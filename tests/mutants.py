@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
 COPIED = ("ovsfw", "tests", "pyproject.toml")
-TIMEOUT = 900.0
+TIMEOUT = 1800.0
 EXAMPLES = "150"  # of law 2, which is enough for each of them
 LAW2 = "tests/ovs/test_law2.py::test_the_flows_say_what_the_policy_says"
 ONE_CONNTRACK = "tests/ovs/test_one_conntrack.py"
@@ -68,9 +68,11 @@ MUTATIONS = (
     Mutation("every tier is for every port", "tiers", "for tier in policy.tiers_for(names, position)",
              "for tier in policy.tiers if tier.position is position"),
     Mutation("a pass is not forgotten where the groups begin", "tiers", "if course.before:\n        yield again",
-             "if course.after:\n        yield again"),
+             "if course.after:\n        yield again",
+             f"{PACKETS}/test_tiers.py::test_nobody_reaches_it_but_some"),
     Mutation("the rules of a tier are asked backwards", "tiers", "for rule in rules for action in (load",
-             "for rule in reversed(rules) for action in (load"),
+             "for rule in reversed(rules) for action in (load",
+             f"{PACKETS}/test_tiers.py::test_rules_are_asked_in_their_order"),
     Mutation("a denial of a tier allows", "groups", "Action.DENY: p.REFUSED,", "Action.DENY: p.HINT_BIT,"),
     Mutation("rules of a group overrule a tier", "standing", "for bit in (p.HINT_BIT, p.REFUSED, p.LEFT_TO_GROUPS):",
              "for bit in (p.HINT_BIT, p.LEFT_TO_GROUPS):"),

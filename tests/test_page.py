@@ -11,7 +11,7 @@ import pytest
 
 from ovsfw.drawing.page import page
 from ovsfw.policy.graph import graph
-from tests.unit.test_graph import EVIL, SHOP, evil, read
+from tests.unit.test_graph import EVIL, SHOP, evil, read, star
 
 pytestmark = pytest.mark.browser
 
@@ -90,6 +90,24 @@ def test_a_click_leaves_a_node_and_its_neighbours(shop: Path) -> None:
     found = seen(opened(other))
     assert found.nodes == {"group:web", "group:db", "anywhere", "addresses:dns"}
     assert len(found.arrows) == 4
+
+
+def test_fifty_groups_are_not_made_small_and_one_is_found_among_them(tmp_path: Path) -> None:
+    """All of them together do not fit into a window and are shown as large as they are, to be scrolled."""
+    path = tmp_path / "fifty.html"
+    path.write_text(page(graph(star(49)), "fifty"))
+    document = opened(path)
+    assert re.search(r'<div id="picture"( class="")?>', document)
+    assert seen(document).counted == "50 of 50 nodes, 96 of 96 arrows"
+    document = opened(path, "#node=group:g7")
+    assert '<div id="picture" class="fit">' in document
+    found = seen(document)
+    assert found.nodes == {"group:g6", "group:g7", "group:g8", "group:hub"}
+    assert found.rules == [
+        "g7: tcp from group g6 (IPv4), rule g7/ingress-ipv4-tcp-from-g6",
+        "g8: tcp from group g7 (IPv4), rule g8/ingress-ipv4-tcp-from-g7",
+        "g7: tcp from group hub (IPv4), rule g7/ingress-ipv4-tcp-from-hub",
+    ]
 
 
 def test_scripts_in_names_do_not_run_and_no_other_script_could(tmp_path: Path) -> None:

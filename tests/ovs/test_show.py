@@ -18,6 +18,7 @@ from ovsfw.openflow.wire import Message, WireError
 from ovsfw.policy.addresses import Family
 from ovsfw.policy.model import Direction, Rule
 from tests.dummy import DummySwitch
+from tests.ovs.typed import Typed
 
 pytestmark = pytest.mark.ovs
 
@@ -39,36 +40,20 @@ ports:
 """
 
 
-class Show:
-    """`show(...)` is `ovsfw show ... --policy policy.yaml --format json`, as tables of rows and notes."""
-
-    def __init__(self, db: str, policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.options = ["--db", db, "--policy", str(policy)]
-        self.capsys = capsys
-
-    def __call__(self, *words: str) -> list[dict[str, Any]]:
-        assert main(["show", *words, *self.options, "--format", "json"]) == 0
-        return [json.loads(line) for line in self.capsys.readouterr().out.splitlines()]
-
-    def text(self, *words: str) -> tuple[int, str, str]:
-        status = main(["show", *words, *self.options])
-        return status, *self.capsys.readouterr()
+def tables(show: Typed, *words: str) -> list[dict[str, Any]]:
+    """What it shows, as rows and notes."""
+    status, out, _ = show(*words, "--format", "json")
+    assert status == 0
+    return [json.loads(line) for line in out.splitlines()]
 
 
 @pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path: Path = tmp_path_factory.mktemp("show") / "policy.yaml"
-    path.write_text(POLICY)
-    return path
-
-
-@pytest.fixture(scope="module")
-def switch(dummy_ovs: PrivateSwitch, policy: Path) -> DummySwitch:
+def switch(dummy_ovs: PrivateSwitch, policy_file: Path) -> DummySwitch:
     """Three connections by http, two by ssh, five packets to a port that no rule opens."""
     made = DummySwitch(dummy_ovs, (1, 2, 3, 99))
     for ofport, name in ((1, "vm1"), (2, "vm2"), (3, "stray")):
         dummy_ovs.vsctl("set", "interface", f"p{ofport}", f"external_ids:iface-id={name}")
-    assert main(["apply", "--db", dummy_ovs.db, "--policy", str(policy)]) == 0
+    assert main(["apply", "--db", dummy_ovs.db, "--policy", str(policy_file)]) == 0
     for port, count in ((80, 1), (82, 2), (22, 2), (23, 5)):
         for number in range(count):
             reached = made.send(2, bytes(segment(4000 + number, port)))
@@ -85,13 +70,12 @@ def segment(source: int, port: int, flags: str = "S") -> Ether:
 
 
 @pytest.fixture
-def show(switch: DummySwitch, policy: Path, capsys: pytest.CaptureFixture[str]) -> Show:
-    capsys.readouterr()
-    return Show(switch.switch.db, policy, capsys)
+def show(switch: DummySwitch, policy_file: Path, capsys: pytest.CaptureFixture[str]) -> Typed:
+    return Typed(capsys, "show", "--db", switch.switch.db, "--policy", str(policy_file))
 
 
-def test_rules_count_new_connections(show: Show) -> None:
-    (table,) = show("rules")
+def test_rules_count_new_connections(show: Typed) -> None:
+    (table,) = tables(show, "rules")
     assert {row["rule"]: row["hits"] for row in table["rows"]} == {"http": 3, "ssh": 2, "dns": 0, "out": 10}
     ages = {row["rule"]: row["last_hit"] for row in table["rows"]}
     assert ages["dns"] == "never"
@@ -99,38 +83,38 @@ def test_rules_count_new_connections(show: Show) -> None:
     assert table["notes"] == ["1 more rules have no flows here: no endpoint has them, or another rule says the same"]
 
 
-def test_endpoints_groups_and_one_port(show: Show) -> None:
-    (endpoints,) = show()
+def test_endpoints_groups_and_one_port(show: Typed) -> None:
+    (endpoints,) = tables(show)
     assert [(row["port"], row["ofport"], row["groups"]) for row in endpoints["rows"]] == [
         ("vm1", 1, "web"),
         ("vm2", 2, "talker"),
         ("stray", 3, "not in the policy: passes nothing"),
     ]
-    (groups,) = show("groups")
+    (groups,) = tables(show, "groups")
     assert {row["group"]: (row["rules"], row["here"], row["hits"]) for row in groups["rows"]} == {
         "web": (3, 1, 5),
         "talker": (1, 1, 10),
         "nobody": (1, 0, 0),
     }
-    port, rules = show("port", "web1")
+    port, rules = tables(show, "port", "web1")
     assert [row["port"] for row in port["rows"]] == ["vm1"]
     assert [row["rule"] for row in rules["rows"]] == ["dns", "http", "ssh"]
-    (away,) = show("port", "vm9")
+    (away,) = tables(show, "port", "vm9")
     assert away["notes"] == ["port vm9 is not plugged into this bridge"]
 
 
-def test_drops_have_a_side_and_a_reason(show: Show) -> None:
-    (table,) = show("drops")
+def test_drops_have_a_side_and_a_reason(show: Typed) -> None:
+    (table,) = tables(show, "drops")
     found = {(row["table"], row["side"], row["reason"]): row["packets"] for row in table["rows"]}
     assert found["ingress_verdict", "ingress", "no rule accepted it"] == 5
 
 
-def test_unused_is_honest(show: Show) -> None:
+def test_unused_is_honest(show: Typed) -> None:
     """Seconds after the start nobody can say what was not used for 30 days."""
-    (table,) = show("rules", "--unused", "30d")
+    (table,) = tables(show, "rules", "--unused", "30d")
     assert table["rows"] == []
     assert any("dns" in note and "younger" in note for note in table["notes"])
-    (table,) = show("rules", "--unused", "0s")
+    (table,) = tables(show, "rules", "--unused", "0s")
     assert "dns" in {row["rule"] for row in table["rows"]}
 
 
@@ -166,14 +150,14 @@ def test_an_hour_unused_is_within_memory() -> None:
         (("port", "wbe1"), "did you mean web1"),
     ],
 )
-def test_errors(show: Show, words: tuple[str, ...], said: str) -> None:
-    status, out, err = show.text(*words)
+def test_errors(show: Typed, words: tuple[str, ...], said: str) -> None:
+    status, out, err = show(*words)
     assert (status, out) == (1, "")
     assert said in err
 
 
-def test_text_has_columns(show: Show) -> None:
-    status, out, _ = show.text("rules")
+def test_text_has_columns(show: Typed) -> None:
+    status, out, _ = show("rules")
     assert status == 0
     assert out.splitlines()[0].split() == ["rule", "says", "hits", "bytes", "last", "hit", "counted", "since"]
 
@@ -186,9 +170,9 @@ def test_nonsense_is_refused() -> None:
 
 
 def test_the_audit_of_a_host_finds_what_is_unused_and_what_could_be_narrower(
-    switch: DummySwitch, policy: Path, capsys: pytest.CaptureFixture[str]
+    switch: DummySwitch, policy_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["--policy", str(policy), "--db", switch.switch.db, "--format", "json"]
+    options = ["--policy", str(policy_file), "--db", switch.switch.db, "--format", "json"]
     assert main(["audit", *options, "--bridge", "br-int", "--unused", "0s"]) == 0
     found = {each["id"]: each["message"] for each in json.loads(capsys.readouterr().out)}
     live = {name: text for name, text in found.items() if name.startswith(("unused-rule", "wider-than-used"))}

@@ -34,6 +34,7 @@ from ovsfw.switch.trace import trace
 from tests import strategies
 from tests.dummy import BRIDGE, DummySwitch
 from tests.neutron_agent import add_agent_flows
+from tests.ovs.typed import Typed
 from tests.strategies import OFPORTS
 
 pytestmark = pytest.mark.ovs
@@ -62,44 +63,24 @@ ports:
 """
 
 
-class Why:
-    """`why(...)` is `ovsfw why --policy policy.yaml ...`: exit status, stdout, stderr."""
-
-    def __init__(self, ovs: PrivateSwitch, policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self._options = ["--db", ovs.db, "--policy", str(policy)]
-        self._capsys = capsys
-
-    def __call__(self, *words: str) -> tuple[int, str, str]:
-        status = main(["why", *self._options, *words])
-        return status, *self._capsys.readouterr()
-
-
 @pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path: Path = tmp_path_factory.mktemp("why") / "policy.yaml"
-    path.write_text(POLICY)
-    return path
-
-
-@pytest.fixture(scope="module")
-def host(ovs: PrivateSwitch, policy: Path) -> PrivateSwitch:
+def host(ovs: PrivateSwitch, policy_file: Path) -> PrivateSwitch:
     """vm1 and vm2 are here in VLAN 7, with an uplink; vm9 is on another host."""
     ovs.add_bridge(BRIDGE)
     for ofport, name in ((1, "vm1"), (2, "vm2"), (3, "")):
         ids = [f"external_ids:iface-id={name}", "--", "set", "port", f"tap{ofport}", "tag=7"] if name else []
         interface = ("--", "set", "interface", f"tap{ofport}", "type=internal", f"ofport_request={ofport}")
         ovs.vsctl("add-port", BRIDGE, f"tap{ofport}", *interface, *ids)
-    assert main(["apply", "--db", ovs.db, "--policy", str(policy)]) == 0
+    assert main(["apply", "--db", ovs.db, "--policy", str(policy_file)]) == 0
     return ovs
 
 
 @pytest.fixture
-def why(host: PrivateSwitch, policy: Path, capsys: pytest.CaptureFixture[str]) -> Why:
-    capsys.readouterr()
-    return Why(host, policy, capsys)
+def why(host: PrivateSwitch, policy_file: Path, capsys: pytest.CaptureFixture[str]) -> Typed:
+    return Typed(capsys, "why", "--db", host.db, "--policy", str(policy_file))
 
 
-def test_between_two_endpoints_of_this_host(why: Why) -> None:
+def test_between_two_endpoints_of_this_host(why: Typed) -> None:
     status, out, err = why("jump", "->", "web1", "tcp/22")
     assert (status, err) == (0, "")
     assert "policy: ALLOWED" in out
@@ -111,7 +92,7 @@ def test_between_two_endpoints_of_this_host(why: Why) -> None:
     assert out.splitlines()[-1] == "  the switch does what the policy says"
 
 
-def test_the_nearest_rules_say_what_differs(why: Why) -> None:
+def test_the_nearest_rules_say_what_differs(why: Typed) -> None:
     status, out, _ = why("10.9.0.2", "52:54:00:00:00:01", "tcp/23")
     assert status == 0
     assert "ingress of web1 (vm1): denied: no ingress rule of its groups allows it" in out
@@ -119,7 +100,7 @@ def test_the_nearest_rules_say_what_differs(why: Why) -> None:
     assert "dropped in ingress_verdict: no rule accepted it" in out
 
 
-def test_a_tier_decides(why: Why) -> None:
+def test_a_tier_decides(why: Typed) -> None:
     """Where it denies, its rule is what would have to change; where nothing speaks, its rules may come nearest."""
     status, out, _ = why("vm2 -> vm1 tcp/81")
     assert status == 0
@@ -147,14 +128,14 @@ def test_a_tier_decides(why: Why) -> None:
         ("vm2 -> vm1 sctp/80", "DENIED", "from end to end: dropped in ingress_verdict"),
     ],
 )
-def test_far_ends(why: Why, question: str, said: str, fate: str) -> None:
+def test_far_ends(why: Typed, question: str, said: str, fate: str) -> None:
     status, out, err = why(question)
     assert (status, err) == (0, "")
     assert f"policy: {said}" in out
     assert f"switch br-int, {fate}" in out
 
 
-def test_a_difference_is_said_loudly(why: Why, host: PrivateSwitch) -> None:
+def test_a_difference_is_said_loudly(why: Typed, host: PrivateSwitch) -> None:
     """A flow of somebody else before the rules, and a rule that is gone."""
     hole = f"table={INGRESS_VERDICT.number},priority=900,tcp,tp_dst=23"
     host.ofctl("add-flow", BRIDGE, f"{hole},actions=resubmit(,{COMMIT.number})")
@@ -176,7 +157,7 @@ def frame(source: str, mac: int = 2, flags: str = "S") -> Packet:
     return ether / IP(src=source, dst="10.9.0.1") / TCP(sport=4000, dport=22, flags=flags)
 
 
-def test_a_captured_packet(why: Why, tmp_path: Path) -> None:
+def test_a_captured_packet(why: Typed, tmp_path: Path) -> None:
     wrpcap(str(tmp_path / "x.pcap"), [Ether() / IP() / UDP(), frame("10.9.0.2", flags="SA")])
     status, out, _ = why("--pcap", str(tmp_path / "x.pcap"), "--packet", "2")
     assert status == 0
@@ -185,7 +166,7 @@ def test_a_captured_packet(why: Why, tmp_path: Path) -> None:
     assert "the packet itself: delivered to web1 (vm1)" in out
 
 
-def test_a_forged_packet(why: Why) -> None:
+def test_a_forged_packet(why: Typed) -> None:
     """The address of vm9 with the MAC of vm2; and vm9's own packet, sent by vm2."""
     status, out, _ = why("--hex", bytes(frame("10.9.0.9")).hex(" "))
     assert status == 0
@@ -196,7 +177,7 @@ def test_a_forged_packet(why: Why) -> None:
     assert "dropped in spoof_guard" in out
 
 
-def test_a_packet_of_which_the_policy_says_nothing(why: Why) -> None:
+def test_a_packet_of_which_the_policy_says_nothing(why: Typed) -> None:
     lie = Ether(src="52:54:00:00:00:02", dst="ff:ff:ff:ff:ff:ff") / ARP(psrc="10.9.0.1", hwsrc="52:54:00:00:00:02")
     status, out, _ = why("--hex", bytes(lie).hex())
     assert status == 0
@@ -204,7 +185,7 @@ def test_a_packet_of_which_the_policy_says_nothing(why: Why) -> None:
     assert "dropped in spoof_guard" in out
 
 
-def test_json_says_the_same(why: Why) -> None:
+def test_json_says_the_same(why: Typed) -> None:
     status, out, _ = why("--format", "json", "vm2 -> vm1 tcp/23")
     said = json.loads(out)
     assert (status, said["allowed"], said["agrees"]) == (0, False, True)
@@ -214,8 +195,8 @@ def test_json_says_the_same(why: Why) -> None:
     assert said["switch"][0]["tables"][-1]["table"] == "ingress_verdict"
 
 
-def test_without_a_switch(policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    question = ["why", "--db", f"unix:{tmp_path}/db.sock", "--policy", str(policy), "vm2 -> vm1 tcp/22"]
+def test_without_a_switch(policy_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    question = ["why", "--db", f"unix:{tmp_path}/db.sock", "--policy", str(policy_file), "vm2 -> vm1 tcp/22"]
     assert main(question) == 0
     asked = capsys.readouterr()
     assert "the switch was not asked: ovsdb-server is not running" in asked.err

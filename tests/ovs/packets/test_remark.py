@@ -63,12 +63,18 @@ def conversation(kind: str, family: int) -> tuple[list[tuple[str, Packet]], list
     return both, both
 
 
-@pytest.mark.parametrize("kind", ["tcp", "udp", "icmp"])
-def test_a_connection_is_blocked_in_both_directions_and_lives_again(bench: Bench, family: int, kind: str) -> None:
+def begun(bench: Bench, kind: str, family: int) -> list[tuple[str, Packet]]:
+    """vm1 and vm2 may do anything, and talk; how they go on."""
     bench.enforce(vm(1, "open"), vm(2, "open"))
     begin, go_on = conversation(kind, family)
     for sender, frame in begin:
         bench.sends(sender, frame)
+    return go_on
+
+
+@pytest.mark.parametrize("kind", ["tcp", "udp", "icmp"])
+def test_a_connection_is_blocked_in_both_directions_and_lives_again(bench: Bench, family: int, kind: str) -> None:
+    go_on = begun(bench, kind, family)
     other = {"vm1": "vm2", "vm2": "vm1"}
     before = live(bench)
     assert [entry.mark & p.BLOCKED for entry in before] == [0]
@@ -105,10 +111,7 @@ def test_what_nobody_has_answered_yet_is_blocked(bench: Bench, family: int, kind
 
 @pytest.mark.parametrize("kind", ["tcp", "udp", "icmp"])
 def test_nothing_is_made_of_a_connection_that_is_gone(bench: Bench, family: int, kind: str) -> None:
-    bench.enforce(vm(1, "open"), vm(2, "open"))
-    begin, _ = conversation(kind, family)
-    for sender, frame in begin:
-        bench.sends(sender, frame)
+    begun(bench, kind, family)
     gone = live(bench)
     bench.switch.forget()
     remark(bench, gone, blocked=True)
@@ -162,10 +165,7 @@ def test_exactly_the_one_that_is_meant(bench: Bench) -> None:
 
 @pytest.mark.parametrize("kind", ["tcp", "udp", "icmp"])
 def test_forgetting_what_is_gone_is_fine_and_icmp_stays(bench: Bench, family: int, kind: str) -> None:
-    bench.enforce(vm(1, "open"), vm(2, "open"))
-    begin, _ = conversation(kind, family)
-    for sender, frame in begin:
-        bench.sends(sender, frame)
+    begun(bench, kind, family)
     entries = live(bench)
     for _ in range(2):
         with_channel(bench, lambda channel: channel.forget_connections(entries))
