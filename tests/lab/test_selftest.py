@@ -15,7 +15,9 @@ from ovsfw.cli import main
 from ovsfw.compiler.pipeline import COMMIT, EGRESS_VERDICT, FORWARD, INGRESS_DATA, INGRESS_VERDICT, SPOOF_GUARD, Table
 from ovsfw.errors import ConfigError, SwitchError
 from ovsfw.lab.demo import POLICY
+from ovsfw.lab.helped import talks
 from ovsfw.lab.machines import BRIDGE, Place
+from ovsfw.lab.plan import make_plan
 from ovsfw.lab.scenes import scenes
 from ovsfw.lab.selftest import Outcome, as_text, selftest
 from ovsfw.lab.topology import Lab, down, up
@@ -240,6 +242,24 @@ def test_data_that_nobody_agreed_to(helped_lab: Lab) -> None:
         third = [outcome.scene for outcome in found if outcome.attempt.what == "a third machine is named"]
         assert len(third) == 3
     assert "        a third machine is named                                    sent" in as_text(outcomes)
+
+
+def tried(policy: Policy) -> list[str]:
+    return [talk.title for talk in talks(policy, make_plan(policy), 0)]
+
+
+def test_data_is_tried_where_a_helper_makes_the_difference() -> None:
+    """A client that may send everything needs none for passive data; it gets no active data, but the outside does."""
+    from_client = HELPED[HELPED.index("      - {direction: egress") : HELPED.index("ports:")]
+    freely = "      - {direction: egress}\n      - {direction: egress, ethertype: IPv6}\n"
+    assert tried(parse(HELPED.replace(from_client, freely), "helped.yaml")) == [
+        "ftp of outside with files, active, IPv4",
+        "ftp of reader with files, passive, IPv4",
+        "tftp of outside with files, IPv4",
+        "ftp of outside with files, active, IPv6",
+        "ftp of reader with files, passive, IPv6",
+    ]
+    assert tried(parse(HELPED.replace(", helper: ftp", "").replace(", helper: tftp", ""), "helped.yaml")) == []
 
 
 @pytest.mark.parametrize(
