@@ -93,11 +93,13 @@ class _Host(NamedTuple):
 class _Local(NamedTuple):
     """What follows from a `_Host` for everything else.
 
-    `lists` are the lists of groups that endpoints have, `groups` and `tiers` the numbers of groups and tiers by id.
+    `lists` are the lists of groups that endpoints have, `speakers` an endpoint for each, `groups` and `tiers` the
+    numbers of groups and tiers by id.
     """
 
     endpoints: list[tuple[Binding, Port]]
     lists: frozenset[tuple[str, ...]]
+    speakers: list[Port]
     groups: Mapping[str, int]
     tiers: Mapping[str, int]
     no_flood: Mapping[int, bool]
@@ -213,11 +215,12 @@ class Compiler:
 
 def _local(policy: Policy, host: _Host) -> _Local:
     endpoints = host.endpoints
-    lists = frozenset(port.security_groups for _, port in endpoints)
+    speakers = {port.security_groups: port for _, port in reversed(endpoints)}
+    lists = frozenset(speakers)
     unfiltered = host.unfiltered
     no_flood = {bound.ofport: bound.port_id not in unfiltered for bound in host.bindings.endpoints}
     groups, tiers = number({name for names in lists for name in names}), number(tier.id for tier in policy.tiers)
-    return _Local(endpoints, lists, groups, tiers, no_flood)
+    return _Local(endpoints, lists, [*speakers.values()], groups, tiers, no_flood)
 
 
 def _referring(policy: Policy, local: _Local, before: _Referring) -> _Referring:
@@ -225,20 +228,29 @@ def _referring(policy: Policy, local: _Local, before: _Referring) -> _Referring:
 
     Raises PolicyError for a port whose rules are more than Open vSwitch can take.
     """
-    ports = [port for _, port in local.endpoints]
-    _refuse_too_much(policy, ports)
+    _refuse_too_much(policy, local.speakers)
     known = {id(asked.owner): asked for asked in before.asked}
     groups = (policy.security_groups[name] for name in sorted(local.groups))
-    owners: tuple[SecurityGroup | Tier, ...] = (*groups, *tiers_of(policy, ports))
+    owners: tuple[SecurityGroup | Tier, ...] = (*groups, *tiers_of(policy, local.speakers))
     asked = [known.get(id(owner)) or _asked(owner) for owner in owners]
+    if _names(asked) == _names(before.asked):
+        pairs = zip(asked, before.asked, strict=True)
+        return before._replace(asked=[new if new is old else new._replace(sets=old.sets) for new, old in pairs])
     places: dict[Place, dict[str, int]] = defaultdict(dict)
-    if not are_apart(each.digests for each in asked):
+    if are_apart(each.digests for each in asked):
+        asked = [each if each.sets is each.digests else each._replace(sets=each.digests) for each in asked]
+    else:
         numbers = number(name for each in asked for name in each.digests)
         asked = [each._replace(sets={name: numbers[name] for name in each.digests}) for each in asked]
     for each in asked:
         for place, names in each.names.items():
             places[place].update((name, each.sets[name]) for name in names)
     return _Referring(asked, {place: _same(Sets(found), before.by_place.get(place)) for place, found in places.items()})
+
+
+def _names(asked: Iterable[_Asked]) -> list[Mapping[Place, frozenset[str]]]:
+    """All that the numbers of sets depend on."""
+    return [each.names for each in asked]
 
 
 def _asked(owner: SecurityGroup | Tier) -> _Asked:
@@ -296,9 +308,9 @@ def _rules(policy: Policy, referring: _Referring, local: _Local, known: Hints, *
 
 
 def _member_units(name: tuple[object, ...], place: Place, page: Page, sets: Sets) -> Iterator[Unit]:
-    """One page of the remote sets that the rules of one table refer to."""
+    """One page of the remote sets that the rules of one table refer to; a bucket depends on the sets in it alone."""
     for index, bucket in enumerate(page):
-        yield Unit((*name, index), (bucket, sets), partial(member_flows, place, bucket, sets))
+        yield Unit((*name, index), (bucket, sets.among(bucket.names)), partial(member_flows, place, bucket, sets))
 
 
 def _connection_limits(policy: Policy, here: Iterable[tuple[Binding, Port]]) -> dict[int, int]:

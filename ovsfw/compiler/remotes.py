@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import compress, count
 from operator import is_not
 from typing import TypeVar
@@ -59,7 +59,17 @@ def set_names(needed: Mapping[Place, Iterable[RemoteGroup | RemoteAddressGroup]]
 PAGES = BUCKETS = 32
 # The names of the sets that one port, or one address group, puts its addresses into.
 Names = tuple[str, ...]
-Bucket = Mapping[Prefix, tuple[Names, ...]]
+
+
+class Bucket(dict[Prefix, tuple[Names, ...]]):
+    """Some addresses, each with the sets that its owners put it into; never written to once it has been handed out."""
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """All sets that one of the addresses is in."""
+        return frozenset(name for owners in self.values() for names in owners for name in names)
+
+
 Page = tuple[Bucket, ...]
 _Owner = TypeVar("_Owner", Port, AddressGroup)
 
@@ -76,7 +86,7 @@ class Members:
         self._followed = Policy()
         self._ports: list[Port] = []
         self._address_groups: list[AddressGroup] = []
-        self._buckets: list[dict[Prefix, tuple[Names, ...]]] = [{} for _ in range(PAGES * BUCKETS)]
+        self._buckets = [Bucket() for _ in range(PAGES * BUCKETS)]
         self._pages: list[Page] = [self._page(page) for page in range(PAGES)]
 
     def follow(self, policy: Policy) -> tuple[Page, ...]:
@@ -115,12 +125,12 @@ class Members:
             owners = bucket.get(prefix)
             bucket[prefix] = tuple(sorted((*owners, names))) if owners else (names,)
 
-    def _bucket(self, fresh: set[int], prefix: Prefix) -> dict[Prefix, tuple[Names, ...]]:
-        """Buckets that were handed out are never written to: `fresh` are those that were copied for this policy."""
+    def _bucket(self, fresh: set[int], prefix: Prefix) -> Bucket:
+        """The one that an address belongs into; `fresh` are those that were copied for this policy."""
         number = _bucket_of(prefix)
         if number not in fresh:
             fresh.add(number)
-            self._buckets[number] = dict(self._buckets[number])
+            self._buckets[number] = Bucket(self._buckets[number])
         return self._buckets[number]
 
 
@@ -167,6 +177,11 @@ class Sets:
     numbers: Mapping[str, int]
     _values: dict[tuple[Names, ...], Value | None] = field(init=False, repr=False, compare=False, default_factory=dict)
 
+    def among(self, names: Iterable[str]) -> dict[str, int]:
+        """The numbers of those of some names that are referred to."""
+        numbers = self.numbers
+        return {name: numbers[name] for name in names if name in numbers}
+
     def of(self, owners: tuple[Names, ...]) -> tuple[int, ...]:
         """The sets that an address is in, in ascending order."""
         numbers = self.numbers
@@ -182,7 +197,7 @@ class Sets:
             return value
 
 
-def member_flows(place: Place, bucket: Bucket, sets: Sets) -> Iterator[Flow]:
+def member_flows(place: Place, bucket: Mapping[Prefix, tuple[Names, ...]], sets: Sets) -> Iterator[Flow]:
     """Every address of a bucket that is in one of the sets."""
     _, family = place
     size = family.bits // 8

@@ -17,7 +17,6 @@ from ovsfw.compiler.pipeline import Priority, Reason, cookie
 from ovsfw.openflow.action import Action, Load, Place
 from ovsfw.openflow.flow import Flow
 from ovsfw.policy.addresses import Family
-from ovsfw.policy.helpers import helped
 from ovsfw.policy.model import Direction, Policy, Position, SecurityGroup, Tier
 from ovsfw.policy.tiers import LOOKUPS_PER_GROUP, size
 
@@ -58,9 +57,9 @@ def helped_rules(policy: Policy, hints: Callable[[SecurityGroup], Mapping[str, i
     """The rules with a helper, by the ids of the groups that have any; `hints` has those of each group's rules."""
     found: dict[str, tuple[Helped, ...]] = {}
     for name, group in policy.security_groups.items():
-        if rules := tuple(helped(policy, (name,))):
+        if group.helped:
             numbers = hints(group)
-            found[name] = tuple(Helped(numbers[rule.id], rule.direction, rule.family) for rule in rules)
+            found[name] = tuple(Helped(numbers[rule.id], rule.direction, rule.family) for rule in group.helped)
     return found
 
 

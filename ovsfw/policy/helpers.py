@@ -48,12 +48,12 @@ def elsewhere(rule: Rule) -> str:
 def helped(policy: Policy, groups: Iterable[str]) -> Iterator[Rule]:
     """The rules with a helper that a port with these groups has."""
     for name in groups:
-        yield from (rule for rule in policy.security_groups[name].rules if rule.helper is not None)
+        yield from policy.security_groups[name].helped
 
 
 def too_many(policy: Policy, ports: Iterable[Port]) -> Iterator[str]:
     """Of some ports those that have more of them than Open vSwitch could take; one of all with the same groups."""
-    if not any(rule.helper for rule in policy.rules):
+    if not any(group.helped for group in policy.security_groups.values()):
         return
     of_port = {port.security_groups: port for port in ports if port.port_security}
     for groups, port in of_port.items():

@@ -109,7 +109,8 @@ class Rule:
 class SecurityGroup:
     """A named list of allow rules; what no rule allows is dropped.
 
-    `log` is for all its rules, and for what its ports drop because no rule accepts it.
+    `log` is for all its rules, and for what its ports drop because no rule accepts it.  `helped` are those of the rules
+    that have a helper: they are asked for with every change, and few groups have any.
     """
 
     id: str
@@ -117,6 +118,11 @@ class SecurityGroup:
     stateful: bool = True
     rules: tuple[Rule, ...] = ()
     log: Log | None = None
+    helped: tuple[Rule, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Look at each rule once."""
+        object.__setattr__(self, "helped", tuple(rule for rule in self.rules if rule.helper is not None))
 
 
 @dataclass(frozen=True, slots=True)
