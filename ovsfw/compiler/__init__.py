@@ -9,7 +9,7 @@ depends only on what it is given.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +21,7 @@ from ovsfw.compiler.groups import RULE_TABLE, group_flows
 from ovsfw.compiler.helpers import helper_flows
 from ovsfw.compiler.hook import NEUTRON, STANDALONE, Hook
 from ovsfw.compiler.ids import Hints, are_apart, digests, number
-from ovsfw.compiler.networks import Member, network_units, uplink_flows
+from ovsfw.compiler.networks import Member, network_batches, uplink_flows
 from ovsfw.compiler.pipeline import NETWORK
 from ovsfw.compiler.recording import NOTHING, Copies, Sends, copied, copies
 from ovsfw.compiler.remotes import Members, Page, Place, Sets, member_flows, referenced, set_names
@@ -31,6 +31,7 @@ from ovsfw.compiler.trusted import trusted_flows
 from ovsfw.compiler.units import Unit, Units
 from ovsfw.errors import PolicyError, Problem
 from ovsfw.openflow.flow import Batch, Flow, FlowSet
+from ovsfw.openflow.match import Term
 from ovsfw.policy.decisions import DROPPED
 from ovsfw.policy.helpers import too_many
 from ovsfw.policy.model import MAX_GROUPS, Direction, Network, Policy, Port, SecurityGroup, Tier
@@ -94,7 +95,8 @@ class _Local(NamedTuple):
     """What follows from a `_Host` for everything else.
 
     `lists` are the lists of groups that endpoints have, `speakers` an endpoint for each, `groups` and `tiers` the
-    numbers of groups and tiers by id.
+    numbers of groups and tiers by id, `options` what holds in each network, by the value of NETWORK: there may be ports
+    of several in one VLAN.
     """
 
     endpoints: list[tuple[Binding, Port]]
@@ -103,6 +105,7 @@ class _Local(NamedTuple):
     groups: Mapping[str, int]
     tiers: Mapping[str, int]
     no_flood: Mapping[int, bool]
+    options: Mapping[int, tuple[Network, ...]]
 
 
 class _Asked(NamedTuple):
@@ -133,6 +136,9 @@ class _Kind(NamedTuple):
 
 
 T = TypeVar("T")
+_Endpoint = tuple[Binding, Port, _Kind]
+# As many neighbouring ofports are looked at together when one of them differs.
+_PAGE = 16
 
 
 class Compiler:
@@ -143,7 +149,7 @@ class Compiler:
         self._hook = hook
         self._members, self._hints = Members(), Hints()
         self._referring = _Referring([], {})
-        self._values: dict[str, tuple[object, object]] = {}
+        self._values: dict[Hashable, tuple[object, object]] = {}
         self._begin(NOTHING)
 
     def _begin(self, sends: Sends) -> None:
@@ -172,12 +178,12 @@ class Compiler:
         batch = self.units.batch
         batches = {
             "frame": batch("frame", (host, sent), lambda: _frame(host, self._hook, sent)),
-            "endpoints": batch("endpoints", (host, log_drops), lambda: _endpoints(policy, local, kinds)),
+            **self._once("endpoints", (host, log_drops), lambda: dict(self._endpoint_batches(policy, local, kinds))),
             "rules": batch("rules", rules, lambda: _rules(policy, referring, local, self._hints, logs=sends.logs)),
             **dict(self._member_batches(policy, referring.by_place)),
         }
-        limits = self._once("limits", host, lambda: _connection_limits(policy, local.endpoints))
-        return Program(FlowSet(batches), local.no_flood, connection_limits=limits)
+        self.units.keep(batches)
+        return Program(FlowSet(batches), local.no_flood, connection_limits=_connection_limits(local.options))
 
     def _kinds(
         self, policy: Policy, host: _Host, local: _Local, log_drops: AbstractSet[str]
@@ -194,6 +200,28 @@ class Compiler:
             known[names] = _Kind(course, stateless, not log_drops.isdisjoint(names))
         return known
 
+    def _endpoint_batches(
+        self, policy: Policy, local: _Local, kinds: Mapping[tuple[str, ...], _Kind]
+    ) -> Iterator[tuple[object, Batch]]:
+        """Each endpoint, in pages of neighbouring ofports, and what the networks that they are in know of them."""
+        helps = any(kind.course.helped for kind in kinds.values())
+        yield "helpers", self.units.batch("helpers", helps, partial(_helpers, helps=helps))
+        pages: dict[int, list[_Endpoint]] = defaultdict(list)
+        for binding, port in local.endpoints:
+            pages[binding.ofport // _PAGE].append((binding, port, kinds[port.security_groups]))
+        networks: dict[int, list[Member]] = defaultdict(list)
+        for index, page in pages.items():
+            name = ("endpoints", index)
+            yield name, self.units.batch(name, (page, helps), partial(_endpoints, page, helps=helps))
+            for network, members in self._once(name, page, partial(_members, page)).items():
+                networks[network] += members
+        sizes = {local.tiers[tier.id]: tier_size(tier, Direction.INGRESS) for tier in policy.tiers}
+        for network, inside in networks.items():
+            for part, inputs, units in network_batches(network, inside, sizes):
+                yield part, self.units.batch(part, inputs, units)
+            name, options = ("trusted", network), local.options[network]
+            yield name, self.units.batch(name, options, partial(_trusted, name, NETWORK(network), options))
+
     def _member_batches(self, policy: Policy, by_place: Mapping[Place, Sets]) -> Iterator[tuple[object, Batch]]:
         """The remote sets that rules refer to, a batch for each table and page."""
         pages = self._members.follow(policy)
@@ -204,7 +232,7 @@ class Compiler:
                 units = partial(_member_units, name, place, page, sets)
                 yield name, self.units.batch(name, (page, sets), units)
 
-    def _once(self, name: str, inputs: object, build: Callable[[], T]) -> T:
+    def _once(self, name: Hashable, inputs: object, build: Callable[[], T]) -> T:
         """A value that depends on `inputs` alone; the same object while they are equal."""
         known = self._values.get(name)
         if known is None or known[0] != inputs:
@@ -220,7 +248,10 @@ def _local(policy: Policy, host: _Host) -> _Local:
     unfiltered = host.unfiltered
     no_flood = {bound.ofport: bound.port_id not in unfiltered for bound in host.bindings.endpoints}
     groups, tiers = number({name for names in lists for name in names}), number(tier.id for tier in policy.tiers)
-    return _Local(endpoints, lists, [*speakers.values()], groups, tiers, no_flood)
+    options: dict[int, tuple[Network, ...]] = defaultdict(tuple)
+    for (vlan, _), port in {(binding.vlan, port.network_id): port for binding, port in endpoints}.items():
+        options[network_of(vlan)] += (policy.network_of(port),)
+    return _Local(endpoints, lists, [*speakers.values()], groups, tiers, no_flood, options)
 
 
 def _referring(policy: Policy, local: _Local, before: _Referring) -> _Referring:
@@ -273,26 +304,29 @@ def _frame(host: _Host, hook: Hook, sent: Copies) -> Iterator[Unit]:
     yield Unit("unknown", unknown, lambda: map(unknown_port, unknown))
 
 
-def _endpoints(policy: Policy, local: _Local, kinds: Mapping[tuple[str, ...], _Kind]) -> Iterator[Unit]:
-    """Each endpoint, and what the networks that they are in know of them."""
-    networks: dict[int, list[Member]] = defaultdict(list)
-    said: dict[int, dict[str | None, Port]] = defaultdict(dict)
-    sizes = {local.tiers[tier.id]: tier_size(tier, Direction.INGRESS) for tier in policy.tiers}
-    helps = any(kind.course.helped for kind in kinds.values())
+def _helpers(*, helps: bool) -> Iterator[Unit]:
     if helps:
         yield Unit("helpers", helps, helper_flows)
-    for binding, port in local.endpoints:
-        kind, network = kinds[port.security_groups], network_of(binding.vlan)
+
+
+def _endpoints(page: Iterable[_Endpoint], *, helps: bool) -> Iterator[Unit]:
+    for binding, port, kind in page:
         course, stateless, logs = kind
         build = partial(endpoint_flows, binding, port, course, stateless=stateless, logs_drops=logs, helps=helps)
         yield Unit(("endpoint", binding.ofport), (binding, port, kind, helps), build)
-        value = endpoint_value(binding, port, stateless=stateless)
-        networks[network].append(Member(binding.ofport, value, port.macs, course))
-        said[network].setdefault(port.network_id, port)
-    for network, inside in networks.items():
-        yield from network_units(network, inside, sizes)
-        options = tuple(map(policy.network_of, said[network].values()))
-        yield Unit(("trusted", network), options, partial(trusted_flows, NETWORK(network), options))
+
+
+def _members(page: Iterable[_Endpoint]) -> dict[int, list[Member]]:
+    """Some endpoints as their networks see them, by network."""
+    found: dict[int, list[Member]] = defaultdict(list)
+    for binding, port, kind in page:
+        value = endpoint_value(binding, port, stateless=kind.stateless)
+        found[network_of(binding.vlan)].append(Member(binding.ofport, value, port.macs, kind.course))
+    return found
+
+
+def _trusted(name: tuple[str, int], here: Term, options: tuple[Network, ...]) -> Iterator[Unit]:
+    yield Unit(name, options, partial(trusted_flows, here, options))
 
 
 def _rules(policy: Policy, referring: _Referring, local: _Local, known: Hints, *, logs: bool) -> Iterator[Unit]:
@@ -313,14 +347,13 @@ def _member_units(name: tuple[object, ...], place: Place, page: Page, sets: Sets
         yield Unit((*name, index), (bucket, sets.among(bucket.names)), partial(member_flows, place, bucket, sets))
 
 
-def _connection_limits(policy: Policy, here: Iterable[tuple[Binding, Port]]) -> dict[int, int]:
+def _connection_limits(options: Mapping[int, Iterable[Network]]) -> dict[int, int]:
     """By zone; where ports of several networks are in one VLAN, the lowest holds."""
-    limits: dict[int, int] = {}
-    for binding, port in here:
-        zone, limit = network_of(binding.vlan), policy.network_of(port).connection_limit
-        if limit is not None:
-            limits[zone] = min(limit, limits.get(zone, limit))
-    return limits
+    every = {
+        zone: [network.connection_limit for network in networks if network.connection_limit is not None]
+        for zone, networks in options.items()
+    }
+    return {zone: min(limits) for zone, limits in every.items() if limits}
 
 
 def _refuse_too_much(policy: Policy, ports: list[Port]) -> None:

@@ -8,7 +8,7 @@ flow fits into 64 KiB; what is longer is cut into pages, and where that cannot b
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -35,6 +35,8 @@ OUTPUTS_PER_FLOW = 3000
 RESUBMITS_PER_PASS = 2900
 # What judging costs an endpoint without conntrack besides its groups; with conntrack, that is a pass of its own.
 RESUBMITS_PER_ENDPOINT = 6
+# MAC addresses are looked at by their last bits, so that one that is new costs a look at few.
+_PAGES = 64
 
 
 class Member(NamedTuple):
@@ -46,19 +48,36 @@ class Member(NamedTuple):
     course: Course
 
 
-def network_units(network: int, members: Sequence[Member], sizes: Mapping[int, int]) -> Iterator[Unit]:
-    """`network` is a value of NETWORK; `sizes` says how many lookups each tier costs, by its number."""
-    here = p.NETWORK(network)
-    why = cookie(Reason.FLOOD, network)
-    owners: dict[int, list[Member]] = defaultdict(list)
+def network_batches(
+    network: int, members: Sequence[Member], sizes: Mapping[int, int]
+) -> Iterator[tuple[tuple[str, int, int], object, Callable[[], Iterable[Unit]]]]:
+    """Batches of units (see `units`): the way to endpoints in pages by MAC address, and what goes to all.
+
+    `network` is a value of NETWORK; `sizes` says how many lookups each tier costs, by its number.
+    """
+    pages: dict[int, list[tuple[int, Member]]] = defaultdict(list)
     for member in sorted(members):
         for mac in member.macs:
-            owners[mac].append(member)
+            pages[mac % _PAGES].append((mac, member))
+    for number, page in pages.items():
+        yield ("forward", network, number), (page, sizes), partial(_forward_units, network, page, sizes)
+    yield ("all", network, 0), (members, sizes), partial(_all_units, network, members, sizes)
+
+
+def _forward_units(network: int, page: Iterable[tuple[int, Member]], sizes: Mapping[int, int]) -> Iterator[Unit]:
+    owners: dict[int, list[Member]] = defaultdict(list)
+    for mac, member in page:
+        owners[mac].append(member)
     for mac, sharing in owners.items():
         _refuse_too_many(mac, sharing, sizes)
-        yield Unit(("forward", network, mac), tuple(sharing), partial(_forward, here, mac, sharing))
+        build = partial(_forward, p.NETWORK(network), mac, sharing)
+        yield Unit(("forward", network, mac), tuple(sharing), build)
+
+
+def _all_units(network: int, members: Sequence[Member], sizes: Mapping[int, int]) -> Iterator[Unit]:
+    why = cookie(Reason.FLOOD, network)
     ofports = tuple(sorted(member.ofport for member in members))
-    yield Unit(("flood", network), ofports, partial(_to_all, p.FLOOD, (here,), ofports, why))
+    yield Unit(("flood", network), ofports, partial(_to_all, p.FLOOD, (p.NETWORK(network),), ofports, why))
     yield from _fan_out(network, members, sizes, why)
 
 

@@ -7,7 +7,7 @@ objects.  So a small change costs what it touches, and what comes out depends on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping
 from typing import NamedTuple
 
 from ovsfw.errors import PolicyError, Problem
@@ -60,6 +60,11 @@ class Units:
             known = _Batch(inputs, made, {unit: part for unit, (_, part) in made.items()})
             self._batches[name] = known
         return known.parts
+
+    def keep(self, names: Container[Hashable]) -> None:
+        """Forget all batches but these."""
+        for gone in [name for name in self._batches if name not in names]:
+            del self._batches[gone]
 
     def _make(self, unit: Unit, before: _Made | None) -> _Made:
         if before is not None and before.inputs == unit.inputs:
