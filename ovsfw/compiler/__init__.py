@@ -344,7 +344,7 @@ def _rules(policy: Policy, referring: _Referring, local: _Local, known: Hints, *
 def _member_units(name: tuple[object, ...], place: Place, page: Page, sets: Sets) -> Iterator[Unit]:
     """One page of the remote sets that the rules of one table refer to; a bucket depends on the sets in it alone."""
     for index, bucket in enumerate(page):
-        yield Unit((*name, index), (bucket, sets.among(bucket.names)), partial(member_flows, place, bucket, sets))
+        yield Unit((*name, index), (bucket, bucket.numbers(place, sets)), partial(member_flows, place, bucket, sets))
 
 
 def _connection_limits(options: Mapping[int, Iterable[Network]]) -> dict[int, int]:

@@ -7,11 +7,9 @@ priority there can be only one flow with its match.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from itertools import compress, count
-from operator import is_not
 from typing import TypeVar
 
 from ovsfw.compiler.groups import RULE_TABLE, clause, remote_field
@@ -31,6 +29,7 @@ from ovsfw.policy.model import (
     Tier,
     member_addresses,
 )
+from ovsfw.policy.paged import Paged
 
 # The table of rules that refers to a set.
 Place = tuple[Direction, Family]
@@ -65,13 +64,31 @@ class Bucket(dict[Prefix, tuple[Names, ...]]):
     """Some addresses, each with the sets that its owners put it into; never written to once it has been handed out."""
 
     @cached_property
-    def names(self) -> frozenset[str]:
+    def _names(self) -> frozenset[str]:
         """All sets that one of the addresses is in."""
         return frozenset(name for owners in self.values() for names in owners for name in names)
+
+    @cached_property
+    def _asked(self) -> dict[Place, tuple[Sets, dict[str, int]]]:
+        return {}
+
+    def numbers(self, place: Place, sets: Sets) -> dict[str, int]:
+        """The numbers of those of its sets that the rules of a table refer to; the answer is kept for next time."""
+        known = self._asked.get(place)
+        if known is None or known[0] is not sets:
+            numbers = sets.numbers
+            known = sets, {name: numbers[name] for name in self._names if name in numbers}
+            self._asked[place] = known
+        return known[1]
 
 
 Page = tuple[Bucket, ...]
 _Owner = TypeVar("_Owner", Port, AddressGroup)
+
+
+def _paged(owners: Mapping[str, _Owner]) -> Paged[_Owner]:
+    """A policy of which parts change brings them in pages."""
+    return owners if isinstance(owners, Paged) else Paged(owners)
 
 
 class Members:
@@ -84,8 +101,8 @@ class Members:
     def __init__(self) -> None:
         """Start empty."""
         self._followed = Policy()
-        self._ports: list[Port] = []
-        self._address_groups: list[AddressGroup] = []
+        self._ports: Paged[Port] = Paged()
+        self._address_groups: Paged[AddressGroup] = Paged()
         self._buckets = [Bucket() for _ in range(PAGES * BUCKETS)]
         self._pages: list[Page] = [self._page(page) for page in range(PAGES)]
 
@@ -93,12 +110,12 @@ class Members:
         """All addresses of a policy.  A page or bucket that is the same as last time is the very same object."""
         fresh: set[int] = set()
         if policy.ports is not self._followed.ports:
-            before, self._ports = self._ports, [*policy.ports.values()]
-            for port_before, port in _differences(before, self._ports):
+            before, self._ports = self._ports, _paged(policy.ports)
+            for port_before, port in self._ports.differences(before):
                 self._replace(fresh, _of_port(port_before), _of_port(port))
         if policy.address_groups is not self._followed.address_groups:
-            groups, self._address_groups = self._address_groups, [*policy.address_groups.values()]
-            for group_before, group in _differences(groups, self._address_groups):
+            groups, self._address_groups = self._address_groups, _paged(policy.address_groups)
+            for group_before, group in self._address_groups.differences(groups):
                 self._replace(fresh, _of_address_group(group_before), _of_address_group(group))
         self._followed = policy
         for page in {number // BUCKETS for number in fresh}:
@@ -134,22 +151,6 @@ class Members:
         return self._buckets[number]
 
 
-def _differences(before: Sequence[_Owner], after: Sequence[_Owner]) -> list[tuple[_Owner | None, _Owner | None]]:
-    """What is not the same object, nor equal.
-
-    There may be ten thousand, and nearly always one that differs: what stands before and behind it is only looked at by
-    steps that are not Python's.
-    """
-    most = min(len(before), len(after))
-    start = next(compress(count(), map(is_not, before, after)), most)
-    behind = min(next(compress(count(), map(is_not, reversed(before), reversed(after))), most), most - start)
-    old = {owner.id: owner for owner in before[start : len(before) - behind]}
-    new = {owner.id: owner for owner in after[start : len(after) - behind]}
-    pairs: list[tuple[_Owner | None, _Owner | None]] = [(old.get(name), owner) for name, owner in new.items()]
-    pairs += [(owner, None) for name, owner in old.items() if name not in new]
-    return [pair for pair in pairs if pair[0] is not pair[1] and pair[0] != pair[1]]
-
-
 def _of_port(port: Port | None) -> tuple[Names, set[Prefix]]:
     return ((), set()) if port is None else (_group_names(port.security_groups), set(member_addresses(port)))
 
@@ -176,11 +177,6 @@ class Sets:
 
     numbers: Mapping[str, int]
     _values: dict[tuple[Names, ...], Value | None] = field(init=False, repr=False, compare=False, default_factory=dict)
-
-    def among(self, names: Iterable[str]) -> dict[str, int]:
-        """The numbers of those of some names that are referred to."""
-        numbers = self.numbers
-        return {name: numbers[name] for name in names if name in numbers}
 
     def of(self, owners: tuple[Names, ...]) -> tuple[int, ...]:
         """The sets that an address is in, in ascending order."""

@@ -25,6 +25,7 @@ from ovsfw.policy.model import (
     SecurityGroup,
     Tier,
 )
+from ovsfw.policy.paged import Paged
 from ovsfw.policy.writing import Document
 from ovsfw.store.rows import Columns, Key, read_object
 
@@ -58,7 +59,8 @@ class Part:
     _wrong: dict[Key, PolicyError] = field(default_factory=dict)
     # What was made of the above, as long as it is the same.
     _whole: dict[str, SecurityGroup] = field(default_factory=dict)
-    _trimmed: dict[str, tuple[Port, Port]] = field(default_factory=dict)
+    _trimmed: Paged[Port] = field(default_factory=Paged)
+    _fresh: set[str] = field(default_factory=set)  # ports that came, changed or went since
     _known: frozenset[str] = frozenset()
 
     def put(self, key: Key, columns: Columns) -> None:
@@ -74,6 +76,7 @@ class Part:
         match found:
             case Port():
                 self._ports[key.id] = found
+                self._fresh.add(key.id)
             case AddressGroup():
                 self._address_groups[key.id] = found
             case Tier():
@@ -94,6 +97,7 @@ class Part:
         match key.table:
             case "Port":
                 self._ports.pop(key.id, None)
+                self._fresh.add(key.id)
             case "Address_Group":
                 self._address_groups.pop(key.id, None)
             case "Tier":
@@ -122,7 +126,7 @@ class Part:
         )
 
     def policy(self) -> Policy:
-        """The policy that the rows make, sorted by id.
+        """The policy that the rows make; ports are in pages, all else is sorted by id.
 
         Raises PolicyError when a row is wrong, or refers to one that is not there.
         """
@@ -132,9 +136,11 @@ class Part:
             raise PolicyError(problems)
         if self._known != self._groups.keys():
             self._known = frozenset(self._groups)
-            self._trimmed.clear()
+            self._fresh.update(self._ports)
+        self._trimmed = self._trimmed.changed({name: self._trim(self._ports.get(name)) for name in self._fresh})
+        self._fresh.clear()
         return Policy(
-            {name: self._trim(self._ports[name]) for name in sorted(self._ports)},
+            self._trimmed,
             {name: self._with_rules(name) for name in sorted(self._groups)},
             {name: self._address_groups[name] for name in sorted(self._address_groups)},
             tuple(self._tiers_for(self.needs().groups)),
@@ -172,14 +178,11 @@ class Part:
             self._whole[name] = whole
         return whole
 
-    def _trim(self, port: Port) -> Port:
+    def _trim(self, port: Port | None) -> Port | None:
         """A port elsewhere is a member of groups that mean nothing here; they are left out."""
-        known = self._trimmed.get(port.id)
-        if known is None or known[0] is not port:
-            groups = tuple(group for group in port.security_groups if group in self._known)
-            same = groups == port.security_groups
-            known = self._trimmed[port.id] = (port, port if same else replace(port, security_groups=groups))
-        return known[1]
+        if port is None or self._known.issuperset(port.security_groups):
+            return port
+        return replace(port, security_groups=tuple(group for group in port.security_groups if group in self._known))
 
 
 def judge(key: Key, columns: Columns, source: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from ovsfw.compiler import Bindings
 from ovsfw.policy.addresses import Family, Prefix
 from ovsfw.policy.model import Direction, Policy, Port, PortRange, RemoteGroup, Rule, SecurityGroup
+from ovsfw.policy.paged import Paged
 
 TCP = 6
 
@@ -29,7 +30,8 @@ def strangers(base: Policy, count: int, first: int = 0) -> Iterator[Port]:
 
 def with_ports(base: Policy, *ports: Port) -> Policy:
     """With some more ports, or others with these ids."""
-    return dataclasses.replace(base, ports={**base.ports, **{port.id: port for port in ports}})
+    paged = base.ports if isinstance(base.ports, Paged) else Paged(base.ports)
+    return dataclasses.replace(base, ports=paged.changed({port.id: port for port in ports}))
 
 
 def _with_group(base: Policy, group: SecurityGroup) -> Policy:

@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 from ovsfw.cli import collect_less
@@ -20,6 +21,7 @@ from ovsfw.lab import shapes
 from ovsfw.lab.vswitch import PrivateSwitch
 from ovsfw.policy.document import parse
 from ovsfw.policy.model import Policy
+from ovsfw.policy.paged import Paged
 from ovsfw.reconciler import Reconciler
 from ovsfw.switch.channel import Channel
 from tests.benchmarks.changes import KINDS
@@ -73,7 +75,8 @@ def exponent(values: list[float]) -> float:
 def grown(size: int) -> Policy:
     """`large`, so many times."""
     name = f"large x {size}"
-    return parse(json.dumps(shapes.sized(local=500 * size, remote=10000 * size, groups=100 * size, rules=30)), name)
+    found = parse(json.dumps(shapes.sized(local=500 * size, remote=10000 * size, groups=100 * size, rules=30)), name)
+    return replace(found, ports=Paged(found.ports))
 
 
 async def _measure(rundir: Path, size: int) -> dict[str, float]:

@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from ovsfw.compiler import Binding, Bindings
@@ -17,6 +17,7 @@ from ovsfw.lab.shapes import shape
 from ovsfw.lab.vswitch import PrivateSwitch
 from ovsfw.policy.document import parse
 from ovsfw.policy.model import Policy
+from ovsfw.policy.paged import Paged
 from ovsfw.switch.channel import Channel
 
 BRIDGE = "br-int"
@@ -38,8 +39,9 @@ class Row:
 
 @lru_cache
 def policy(name: str) -> Policy:
-    """The policy of a shape."""
-    return parse(json.dumps(shape(name)), name)
+    """The policy of a shape, with its ports in pages, as a daemon has it that follows a database."""
+    found = parse(json.dumps(shape(name)), name)
+    return replace(found, ports=Paged(found.ports))
 
 
 def bindings(of: Policy) -> Bindings:

@@ -16,6 +16,7 @@ from ovsfw.compiler.remotes import Members, Sets, member_flows
 from ovsfw.openflow.text import format_flow
 from ovsfw.policy.addresses import Family, Prefix
 from ovsfw.policy.model import Direction, Policy, Port, RemoteAddressGroup, RemoteGroup
+from ovsfw.policy.paged import Paged
 from tests import strategies
 
 
@@ -45,6 +46,14 @@ def test_it_says_what_the_last_policy_says(history: list[Policy]) -> None:
     for policy in history:
         assert said(members, policy) == meant(policy)
         assert members.follow(policy) == Members().follow(policy)
+
+
+@given(st.lists(strategies.policies(), min_size=2, max_size=4))
+def test_it_follows_ports_in_pages_as_any_others(history: list[Policy]) -> None:
+    members, ports = Members(), Paged[Port]()
+    for policy in history:
+        ports = ports.changed({**dict.fromkeys(ports), **policy.ports})
+        assert members.follow(dataclasses.replace(policy, ports=ports)) == Members().follow(policy)
 
 
 def test_what_has_not_changed_is_the_same_object() -> None:
