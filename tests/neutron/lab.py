@@ -420,7 +420,8 @@ quota_security_group_rule = -1
 quota_address_group = -1
 [ml2]
 type_drivers = vxlan
-project_network_types = vxlan
+# Its old name, which every release understands.
+tenant_network_types = vxlan
 mechanism_drivers = openvswitch
 extension_drivers = port_security,qos
 [ml2_type_vxlan]

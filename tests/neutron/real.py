@@ -212,9 +212,11 @@ def main() -> int:
             if bench.is_ours or case not in concert.OURS:
                 done += 1
                 failed += not passes(case, bench, machines)
-    failed += not across(lab, benches)
+    if len(benches) > 1:
+        done += 1
+        failed += not across(lab, benches)
     print_times(benches)
-    print(f"{done + 1 - failed} passed, {failed} failed")
+    print(f"{done - failed} passed, {failed} failed")
     return 1 if failed else 0
 
 
