@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from dataclasses import replace
+from functools import lru_cache
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -518,6 +519,7 @@ def test_the_judge_of_overlaps_can_say_yes_and_no() -> None:
     assert not overlap((ten, m.IP_PROTO(6)), (ten, m.IP_PROTO(17)))
 
 
+@lru_cache(maxsize=10_000)  # each is compared with all others of its rank
 def kind(entry: Flow) -> str:
     """Which of several rules that allow is found does not matter; clauses of conjunctions are meant to overlap."""
     if entry.actions and all(isinstance(action, Conjunction) for action in entry.actions):
