@@ -11,9 +11,9 @@ die() {
     exit 1
 }
 
-# until_true SECONDS WHAT COMMAND...: asks again and again, dies after that time.
+# until_true SECONDS WHAT COMMAND...: asks again and again, dies after that time, or after OVSFW_PATIENCE.
 until_true() {
-    local end=$((SECONDS + $1)) what=$2
+    local end=$((SECONDS + ${OVSFW_PATIENCE:-$1})) what=$2
     shift 2
     until "$@" > /dev/null 2>&1; do
         [ "$SECONDS" -lt "$end" ] || die "not within the time allowed: $what"

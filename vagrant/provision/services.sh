@@ -2,6 +2,7 @@
 # Sourced: starts Open vSwitch and the daemon, as services where there is systemd, else in the background.
 
 RUNDIR=/run/ovsfw
+LOG=/var/log/ovsfw.log # where there is no systemd
 
 has_systemd() {
     [ -d /run/systemd/system ]
@@ -15,9 +16,14 @@ start_switch() {
     fi
 }
 
+what_the_daemon_says() {
+    if has_systemd; then journalctl --unit ovsfw --no-pager --lines 20; else tail -n 20 "$LOG"; fi
+}
+
 # start_daemon SOURCE: of the policy.  Returns when this host's bridge holds it.
 start_daemon() {
-    local end=$((SECONDS + 120))
+    local patience=${OVSFW_PATIENCE:-120} end
+    end=$((SECONDS + patience))
     if has_systemd; then
         printf 'OVSFW_POLICY=%s\n' "$1" > /etc/default/ovsfw
         install -D -m 644 share/ovsfw.service /etc/systemd/system/ovsfw.service
@@ -28,12 +34,13 @@ start_daemon() {
     else
         stop_daemon
         mkdir -p "$RUNDIR"
-        setsid ovsfw run --policy "$1" --rundir "$RUNDIR" < /dev/null >> /var/log/ovsfw.log 2>&1 &
+        setsid ovsfw run --policy "$1" --rundir "$RUNDIR" < /dev/null >> "$LOG" 2>&1 &
     fi
     until ovsfw status --rundir "$RUNDIR" > /dev/null 2>&1; do
         [ "$SECONDS" -lt "$end" ] || {
             ovsfw status --rundir "$RUNDIR" >&2 || true
-            echo "the daemon is not in sync after two minutes" >&2
+            what_the_daemon_says >&2
+            echo "the daemon is not in sync after $patience seconds" >&2
             return 1
         }
         sleep 0.2
