@@ -16,7 +16,7 @@ serve() {
 # begin NAME SENDER SOURCE DESTINATION PORT: a TCP connection with a packet every 10 ms, until `finish NAME`
 begin() {
     touch "$STREAMS/$1.goes-on"
-    while [ -e "$STREAMS/$1.goes-on" ]; do sleep 0.1; done |
+    while [ -e "$STREAMS/$1.goes-on" ]; do sleep 0.5; done |
         ovsfw lab exec --name "$LAB" "$2" python3 -I "$STREAM" send tcp "$3" "$4" "$5" > "$STREAMS/$1" &
     SENDING[$1]=$!
     until_true 120 "$1 is connected" grep -q ready "$STREAMS/$1"
