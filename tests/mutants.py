@@ -75,7 +75,8 @@ MUTATIONS = (
              f"{PACKETS}/test_tiers.py::test_rules_are_asked_in_their_order"),
     Mutation("a denial of a tier allows", "groups", "Action.DENY: p.REFUSED,", "Action.DENY: p.HINT_BIT,"),
     Mutation("rules of a group overrule a tier", "standing", "for bit in (p.HINT_BIT, p.REFUSED, p.LEFT_TO_GROUPS):",
-             "for bit in (p.HINT_BIT, p.LEFT_TO_GROUPS):"),
+             "for bit in (p.HINT_BIT, p.LEFT_TO_GROUPS):",
+             f"{PACKETS}/test_tiers.py::test_a_tier_denies_what_the_groups_allow"),
     # Spoof guard
     Mutation("the source MAC is not asked for", "endpoints",
              "sender = (here, m.ETH_SRC(mac), IP_OF[prefix.family],", "sender = (here, IP_OF[prefix.family],",
