@@ -276,10 +276,11 @@ class Sync:
         state = self._source.state()
         if state == self._told:
             return
+        level, what = (logging.ERROR, "policy refused") if state.refused else (logging.WARNING, "no new policy")
         for line in state.problem.splitlines():
-            logger.error("policy refused: %s", line)
+            logger.log(level, "%s: %s", what, line)
         if state.problem and self._source.policy() is not None:
-            logger.error("policy refused: the one before (%s) stays", state.generation)
+            logger.log(level, "%s: the one before (%s) stays", what, state.generation)
         if self._told.problem and not state.problem:
             logger.info("policy is well: %s", state.generation)
         self._told = state

@@ -6,6 +6,8 @@ PYTHON=${PYTHON:-python3}
 BUILD=.build
 VENV=${OVSFW_VENV:-$BUILD/venv}
 POLICY_RC_D=/usr/sbin/policy-rc.d
+# Commands are started thousands of times: each would compile all its modules anew.
+unset PYTHONDONTWRITEBYTECODE
 # Programs or files that are wanted too, each in a package of its name, or WHAT=PACKAGE.
 TOOLS=()
 

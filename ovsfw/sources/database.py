@@ -99,28 +99,28 @@ class DatabaseSource:
     def _look(self) -> None:
         """Something may have changed."""
         policy, state = self.policy(), self._state
-        self._become(self._problem())
+        self._become(*self._problem())
         if self.policy() is not policy or self._state != state:
             self._wake()
         self._say()
 
-    def _problem(self) -> str:
-        """Take the policy that is there, or say why not."""
+    def _problem(self) -> tuple[str, bool]:
+        """Take the policy that is there, or say why not, and whether it is refused."""
         copy = self._copy
         if copy is None or not copy.is_live:
-            return self._away()
+            return self._away(), False
         top = copy.top()
         if top is None or not top.generation:
-            return f"{self._remote}: there is no policy in the database; put one in with: ovsfw db import FILE"
+            return f"{self._remote}: there is no policy in the database; put one in with: ovsfw db import FILE", False
         if refusal := self._refusal(top):
-            return refusal
+            return refusal, True
         if self._plugged is None or not copy.is_settled:
-            return "" if self._given else f"{self._remote}: the policy is being read"
+            return "" if self._given else f"{self._remote}: the policy is being read", False
         try:
             self._take(copy.part.policy(), top)
         except PolicyError as error:
-            return str(error)
-        return ""
+            return str(error), True
+        return "", False
 
     def _away(self) -> str:
         known = f"generation {self._given[-1].generation} stands" if self._given else "nothing is known yet"
@@ -149,11 +149,11 @@ class DatabaseSource:
         if self._reached == current.generation:  # nothing of this host has changed: it has that one, too
             self._reached = top.generation
 
-    def _become(self, problem: str) -> None:
+    def _become(self, problem: str, refused: bool) -> None:  # noqa: FBT001 - as `_problem` says it
         generation = str(self._given[-1].generation) if self._given else ""
         if (generation, problem) != (self._state.generation, self._state.problem):
             same = problem == self._state.problem and problem
-            self._state = SourceState(generation, problem, self._state.since if same else time.time())
+            self._state = SourceState(generation, problem, self._state.since if same else time.time(), refused)
 
     def _say(self) -> None:
         top = self._copy.top() if self._copy is not None else None

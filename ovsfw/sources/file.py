@@ -146,11 +146,11 @@ class FileSource:
             elif self._state.problem:
                 self._become(SourceState(generation, since=time.time()))
         except PolicyError as error:
-            self._complain(str(error))
+            self._complain(str(error), refused=True)
 
-    def _complain(self, problem: str) -> None:
+    def _complain(self, problem: str, *, refused: bool = False) -> None:
         if problem != self._state.problem:
-            self._become(SourceState(self._state.generation, problem, time.time()))
+            self._become(SourceState(self._state.generation, problem, time.time(), refused))
 
     def _become(self, state: SourceState) -> None:
         self._state = state

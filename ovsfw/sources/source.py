@@ -20,11 +20,13 @@ class SourceState:
     `generation` is the source's own word for the policy that it gave last, empty before the first.  `problem` says why
     that policy may be old (the file is wrong, the database is away), in lines that a user can act on; empty when all is
     well.  `since` is the time (seconds of time.time()) from which on `problem` has held, or the policy has been known.
+    `refused`: there is something to read, and it is refused.
     """
 
     generation: str = ""
     problem: str = ""
     since: float = 0.0
+    refused: bool = False
 
 
 class Source(Protocol):

@@ -181,7 +181,7 @@ def test_the_unit_under_a_real_systemd(machine: Machine, tmp_path: Path) -> None
     """Ready when the bridge holds the policy; reloaded, killed, hung, stopped."""
     ovs = machine.switch
     machine.ask("start", "--no-block", "ovsfw")
-    machine.until(lambda: "policy refused" in machine.log)
+    machine.until(lambda: "no new policy" in machine.log)
     machine.until(lambda: "waiting for a policy" in machine.shown("StatusText"))
     assert machine.shown("ActiveState") == "activating"
     machine.policy.write_text(document(1, 2))

@@ -218,12 +218,14 @@ def test_what_was_known_outlives_the_database(lonely: Server) -> None:
             assert ports_of(source.policy()) == {"vm1": ("web",)}
             await lonely.stop()
             assert await complains(source, "no connection to the policy database; generation 2 stands")
+            assert not source.state().refused
             lonely.start()
             await until(lambda: not source.state().problem)
             await exchange(lonely, without_policy)
             assert await complains(source, "there is no policy in the database")
             await exchange(lonely, older)
             assert await complains(source, "is older (generation 1)")
+            assert source.state().refused
 
     asyncio.run(story())
 
@@ -290,6 +292,7 @@ def test_rows_that_are_no_policy_change_nothing(remote: Remote) -> None:
                 await transact(connection, [{"op": "update", "table": "Port", "where": where, "row": row}])
             await until(lambda: "ports[vm2].mac_address: 'x' is not a MAC address" in source.state().problem)
             assert source.policy() is known
+            assert source.state().refused
             await put(remote, {"ports": [port(1)]})
             await until(lambda: source.policy() == read_values({"ports": [port(1)]}, "t"))
             assert source.state().problem == ""

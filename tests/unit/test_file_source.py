@@ -61,6 +61,7 @@ def test_a_file_that_comes_changes_and_goes(tmp_path: Path) -> None:
         async with watched(path) as file:
             await file.until(lambda source: "No such file" in source.state().problem)
             assert file.names() == []
+            assert not file.source.state().refused
             path.write_text(ONE)
             await file.until(lambda source: source.policy())
             first = file.source.state()
@@ -69,6 +70,7 @@ def test_a_file_that_comes_changes_and_goes(tmp_path: Path) -> None:
             await file.until(lambda source: source.state().problem)
             problems = file.source.state().problem.splitlines()
             assert len(problems) >= 2, "every problem"
+            assert file.source.state().refused
             assert all(line.startswith(f"{path}:1:") for line in problems)
             assert (file.names(), file.source.state().generation) == (["vm1"], first.generation)
             (tmp_path / "new").write_text(TWO)
