@@ -55,7 +55,8 @@ class Watch:
         found = self.recorder.last(lambda name: wanted is None or name == wanted.id)
         return json.dumps(
             {
-                "dropped": total,
+                # Flows are told of what the datapath's cache has dropped up to half a second later, copies come at once.
+                "dropped": max(total, self.recorder.sampled),
                 "sampled": self.recorder.sampled,
                 "drops": [asdict(record) for record in found],
                 "counts": [
