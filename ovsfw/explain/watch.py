@@ -55,7 +55,7 @@ class Watch:
         found = self.recorder.last(lambda name: wanted is None or name == wanted.id)
         return json.dumps(
             {
-                # Flows are told of what the datapath's cache has dropped up to half a second later, copies come at once.
+                # Flows are told up to half a second later of what the datapath's cache has dropped.
                 "dropped": max(total, self.recorder.sampled),
                 "sampled": self.recorder.sampled,
                 "drops": [asdict(record) for record in found],
