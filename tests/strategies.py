@@ -306,13 +306,13 @@ def connections(draw: st.DrawFn, policy: Policy) -> Connection:
     destination = draw(_address_of(policy, receiver, family, far.get(Direction.EGRESS)))
     anything = st.sampled_from((TCP, TCP, UDP, SCTP, ICMP if family is Family.IPV4 else ICMPV6, 47))
     protocol = aim.protocol if aim and aim.protocol is not None else draw(anything)
-    source_port = destination_port = kind = code = 0
+    source_port = destination_port = kind = 0
     if protocol in (TCP, UDP, SCTP):
         source_port, destination_port = 30000, draw(_port_near(aim))
     elif protocol in (ICMP, ICMPV6):
+        # A request with a code is none to conntrack (docs/security.md).
         kind = 8 if family is Family.IPV4 else 128
-        code = aim.icmp_code or 0 if aim else 0
-    return Connection(sender, receiver, source, destination, protocol, source_port, destination_port, kind, code)
+    return Connection(sender, receiver, source, destination, protocol, source_port, destination_port, kind, 0)
 
 
 def _is_asked(policy: Policy, rule: Rule, name: str) -> bool:
