@@ -223,7 +223,7 @@ def dummy(dummy_ovs: PrivateSwitch) -> DummySwitch:
     ],
 )
 def test_inside_the_flows_of_neutrons_agent(
-    dummy: DummySwitch, policy: Path, capsys: pytest.CaptureFixture[str], question: str, fate: str
+    dummy: DummySwitch, policy_file: Path, capsys: pytest.CaptureFixture[str], question: str, fate: str
 ) -> None:
     add_agent_flows(dummy.switch, BRIDGE)
     bindings = Bindings((Binding("vm1", 1, 7), Binding("vm2", 2, 7)), tuple(map(Uplink, OFPORTS[2:])))
@@ -231,9 +231,9 @@ def test_inside_the_flows_of_neutrons_agent(
     plugs = [("--", "set", "interface", f"p{bound.ofport}", f"external_ids:iface-id={bound.port_id}")
              for bound in bindings.endpoints]  # fmt: skip
     dummy.switch.vsctl(*chain.from_iterable(plugs))
-    dummy.keep_connections(compile_policy(parse(policy.read_text(), "policy"), bindings, NEUTRON))
+    dummy.keep_connections(compile_policy(parse(policy_file.read_text(), "policy"), bindings, NEUTRON))
     try:
-        assert main(["why", "--db", dummy.switch.db, "--policy", str(policy), question]) == 0
+        assert main(["why", "--db", dummy.switch.db, "--policy", str(policy_file), question]) == 0
     finally:
         dummy.switch.ofctl("del-flows", BRIDGE)
     out = capsys.readouterr().out
