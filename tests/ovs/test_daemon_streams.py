@@ -154,24 +154,35 @@ def test_another_version_of_the_pipeline(lab: Lab, policy: Path) -> None:
     assert nothing_is_lost(found)
 
 
+def metrics_of(daemon: Process) -> int:
+    """The port where it serves them."""
+    return int(daemon.logged("metrics: http://127.0.0.1:")[0].split(":")[-1].split("/")[0])
+
+
+def are_dropped(port: int, reason: str) -> bool:
+    return value(scrape(port), f'ovsfw_dropped_packets_total{{reason="{reason}"}}') > 10
+
+
 def test_metrics_count_connections_and_drops(lab: Lab, policy: Path) -> None:
     with running(lab.switch, policy, "--metrics", "127.0.0.1:0") as daemon:
         daemon.in_sync()
-        port = int(daemon.logged("metrics: http://127.0.0.1:")[0].split(":")[-1].split("/")[0])
+        port = metrics_of(daemon)
         with streams(lab):
             # The group of vm3 lets nothing out.
             stranger = start(lab, "vm3", "send", "udp", "10.9.0.3", "10.9.0.2", PORT)
-            until(lambda: value(scrape(port), 'ovsfw_dropped_packets_total{reason="denied"}') > 10, "drops")
+            until(lambda: are_dropped(port, "denied"), "drops")
             stranger.communicate(timeout=PATIENCE)
             assert value(scrape(port), 'ovsfw_connections{network="4096"}') >= len(("udp", "tcp"))
 
 
 def test_a_stream_that_is_not_allowed_shows_that_loss_is_seen(lab: Lab, policy: Path) -> None:
-    with running(lab.switch, policy) as daemon:
+    with running(lab.switch, policy, "--metrics", "127.0.0.1:0") as daemon:
         daemon.in_sync()
         with streams(lab) as found:
             write(policy, document().replace("7000", "7001"))
             daemon.logged(r"[1-9]\d* cut")
+            # A sender that has to wait for the processor must not be ended before it has sent anything in vain.
+            until(lambda: are_dropped(metrics_of(daemon), "blocked"), "packets of what was cut")
     with pytest.raises(AssertionError, match="udp: "):
         nothing_is_lost(found)
     assert found["tcp"]["answered"] < found["tcp"]["sent"]
