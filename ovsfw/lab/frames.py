@@ -21,6 +21,9 @@ HOP_BY_HOP, DESTINATION_OPTIONS = 0, 60
 # The first bytes of 802.2 with SNAP for an Ethernet type (IEEE 802 section 10.5), and of a spanning tree message.
 _SNAP = bytes.fromhex("aaaa03000000")
 BRIDGE_MESSAGE = bytes.fromhex("424203") + bytes(35)
+# Of the Ethernet header; and where the checksum is, by protocol.
+_HEAD = 14
+_CHECKSUM_AT = {TCP: 16, UDP: 6}
 _EMPTY_OPTIONS = bytes.fromhex("00010400000000")  # length 0 (8 bytes), PadN
 
 
@@ -84,6 +87,35 @@ def _with_checksum(source: Prefix, destination: Prefix, protocol: int, body: byt
     """Write the checksum over the pseudo header (RFC 8200 section 8.1; the sum is the same for IPv4's) at an offset."""
     pseudo = _bytes(source) + _bytes(destination) + struct.pack("!II", len(body), protocol)
     return body[:at] + struct.pack("!H", checksum(pseudo + body) or 0xFFFF) + body[at + 2 :]
+
+
+def marked(frame: bytes, mark: bytes) -> bytes:
+    """A frame that ends with a mark, by which it is known where it comes out.
+
+    In TCP and UDP that is data, since the kernel's datapath cuts a frame that it tracks to the length that IP says; in
+    all else it follows what the frame says of its length.  `mark` has an even length.
+    """
+    for family, kind in IP_TYPE.items():
+        if int.from_bytes(frame[12:14], "big") == kind:
+            return frame[:_HEAD] + _longer(family, frame[_HEAD:], mark)
+    return frame + mark
+
+
+def _longer(family: Family, packet: bytes, mark: bytes) -> bytes:
+    """An IP packet with more data, where it is TCP or UDP without options before it; else the mark behind it."""
+    head, at, size = (20, 9, 4) if family is Family.IPV4 else (40, 6, 16)
+    protocol, body = packet[at], packet[head:]
+    is_whole = family is Family.IPV6 or (packet[0] == 0x45 and not int.from_bytes(packet[6:8], "big") & 0x3FFF)  # noqa: PLR2004
+    if protocol not in _CHECKSUM_AT or not is_whole:
+        return packet + mark
+    ends = [int.from_bytes(packet[head - each : head - each + size], "big") for each in (2 * size, size)]
+    source, destination = (Prefix(family, end, family.bits) for end in ends)
+    body += mark
+    if protocol == UDP:
+        body = body[:4] + struct.pack("!H", len(body)) + body[6:]
+    place = _CHECKSUM_AT[protocol]
+    body = body[:place] + b"\0\0" + body[place + 2 :]
+    return ip(source, destination, protocol, _with_checksum(source, destination, protocol, body, place))
 
 
 def udp(source: Prefix, destination: Prefix, ports: tuple[int, int], data: bytes = b"") -> bytes:

@@ -1,7 +1,7 @@
 """Tries to get round the filter of a running lab, with frames put straight onto the machines' devices.
 
-Every frame carries a mark of its own behind its last byte, where no protocol looks, so that it is known again wherever
-it comes out.  The switch takes the packets of one port in their order, but those of several ports in any.  So when all
+Every frame ends with a mark of its own, where no protocol looks, so that it is known again wherever it comes out, also
+on the kernel's datapath (see `frames.marked`).  The switch takes the packets of one port in their order, but those of several ports in any.  So when all
 have been sent, and wherever the order matters, every sender repeats a frame that must reach everybody: when that has
 arrived, all before it have arrived or were dropped.
 """
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from ovsfw.errors import ConfigError, SwitchError
 from ovsfw.lab.attempts import Attempt, attempts
+from ovsfw.lab.frames import marked
 from ovsfw.lab.helped import NUMBERS, talks
 from ovsfw.lab.machines import namespace
 from ovsfw.lab.netns import NAMES
@@ -79,9 +80,11 @@ def selftest(lab: Lab, policy: Policy) -> tuple[Outcome, ...]:
             if attempt.in_turn:
                 post.settle()
         post.settle()
-        post.wait([(wires[name], mark) for _, attempt, mark in staged if attempt.good for name in attempt.machines])
+        post.wait(
+            [(wires[name], attempt, mark) for _, attempt, mark in staged if attempt.good for name in attempt.machines]
+        )
         return tuple(
-            Outcome(title, attempt, frozenset(name for name, wire in wires.items() if wire.has(mark)))
+            Outcome(title, attempt, frozenset(name for name, wire in wires.items() if wire.has(attempt, mark)))
             for title, attempt, mark in staged
         )
 
@@ -105,7 +108,7 @@ class _Post:
 
     def send(self, attempt: Attempt, mark: bytes) -> None:
         """Put its frame on the wire.  Raises SwitchError."""
-        self._wires[attempt.sender].send(attempt.frame + mark)
+        self._wires[attempt.sender].send(_sent(attempt, mark))
         self._busy.add(attempt.sender)
 
     def settle(self) -> None:
@@ -113,18 +116,18 @@ class _Post:
         waiting = {}
         for name in sorted(self._busy & self._fences.keys()):
             fence, mark = self._fences[name], secrets.token_bytes(_MARK_BYTES)
-            self._wires[name].send(fence.frame + mark)
-            waiting[name] = [(self._wires[machine], mark) for machine in fence.machines]
+            self._wires[name].send(_sent(fence, mark))
+            waiting[name] = [(self._wires[machine], fence, mark) for machine in fence.machines]
         self._busy.clear()
         self.wait([each for places in waiting.values() for each in places])
         for name, places in waiting.items():
-            if not all(wire.has(mark) for wire, mark in places):
+            if not all(wire.has(attempt, mark) for wire, attempt, mark in places):
                 del self._fences[name]
 
-    def wait(self, places: list[tuple[Wire, bytes]]) -> None:
+    def wait(self, places: list[tuple[Wire, Attempt, bytes]]) -> None:
         """Until all has arrived, or for so long that it never will; after one loss, others are soon given up."""
         deadline = time.monotonic() + self._patience
-        while any(not wire.has(mark) for wire, mark in places):
+        while any(not wire.has(attempt, mark) for wire, attempt, mark in places):
             if time.monotonic() >= deadline:
                 self._patience = HASTE
                 return
@@ -138,6 +141,7 @@ class Wire:
         self._name = name
         self._sock = sock
         self._marks: set[bytes] = set()
+        self._frames: set[bytes] = set()
 
     @classmethod
     @contextmanager
@@ -161,14 +165,20 @@ class Wire:
         except OSError as error:
             raise SwitchError(f"machine {self._name} cannot send: {error.strerror}") from None
 
-    def has(self, mark: bytes) -> bool:
-        """Whether a frame with this mark has come in."""
+    def has(self, attempt: Attempt, mark: bytes) -> bool:
+        """Whether its frame has come in, with this mark, or, where one may have been cut off, without any."""
         with suppress(BlockingIOError):
             while True:
                 data, sender = self._sock.recvfrom(_LONGEST)
                 if sender[2] != socket.PACKET_OUTGOING:
                     self._marks.add(data[-_MARK_BYTES:])
-        return mark in self._marks
+                    self._frames.add(data)
+        return mark in self._marks or (attempt.in_turn and attempt.frame in self._frames)
+
+
+def _sent(attempt: Attempt, mark: bytes) -> bytes:
+    """What is put on the wire.  What is said in turn may be a part of a conversation, and keeps its length."""
+    return attempt.frame + mark if attempt.in_turn else marked(attempt.frame, mark)
 
 
 @contextmanager
