@@ -21,8 +21,9 @@ HOP_BY_HOP, DESTINATION_OPTIONS = 0, 60
 # The first bytes of 802.2 with SNAP for an Ethernet type (IEEE 802 section 10.5), and of a spanning tree message.
 _SNAP = bytes.fromhex("aaaa03000000")
 BRIDGE_MESSAGE = bytes.fromhex("424203") + bytes(35)
-# Of the Ethernet header; and where the checksum is, by protocol.
+# Of the Ethernet header; more fragments, or an offset; and where the checksum is, by protocol.
 _HEAD = 14
+_FRAGMENT = 0x3FFF
 _CHECKSUM_AT = {TCP: 16, UDP: 6}
 _EMPTY_OPTIONS = bytes.fromhex("00010400000000")  # length 0 (8 bytes), PadN
 
@@ -102,20 +103,28 @@ def marked(frame: bytes, mark: bytes) -> bytes:
 
 
 def _longer(family: Family, packet: bytes, mark: bytes) -> bytes:
-    """An IP packet with more data, where it is TCP or UDP without options before it; else the mark behind it."""
-    head, at, size = (20, 9, 4) if family is Family.IPV4 else (40, 6, 16)
-    protocol, body = packet[at], packet[head:]
-    is_whole = family is Family.IPV6 or (packet[0] == 0x45 and not int.from_bytes(packet[6:8], "big") & 0x3FFF)  # noqa: PLR2004
-    if protocol not in _CHECKSUM_AT or not is_whole:
+    """An IP packet with more data, where it is TCP or UDP; else, and in a fragment, the mark is behind it."""
+    head, protocol, size = (20, packet[9], 4) if family is Family.IPV4 else (40, packet[6], 16)
+    source, destination = (
+        Prefix(family, int.from_bytes(packet[at : at + size], "big"), family.bits)
+        for at in (head - 2 * size, head - size)
+    )
+    while family is Family.IPV6 and protocol in (HOP_BY_HOP, DESTINATION_OPTIONS):
+        protocol, head = packet[head], head + 8 * (packet[head + 1] + 1)
+    is_fragment = family is Family.IPV4 and int.from_bytes(packet[6:8], "big") & _FRAGMENT
+    if protocol not in _CHECKSUM_AT or is_fragment:
         return packet + mark
-    ends = [int.from_bytes(packet[head - each : head - each + size], "big") for each in (2 * size, size)]
-    source, destination = (Prefix(family, end, family.bits) for end in ends)
-    body += mark
+    front, body, place = bytearray(packet[:head]), packet[head:] + mark, _CHECKSUM_AT[protocol]
+    if family is Family.IPV4:
+        front[2:4] = struct.pack("!H", head + len(body))
+        front[10:12] = bytes(2)
+        front[10:12] = struct.pack("!H", checksum(bytes(front)))
+    else:
+        front[4:6] = struct.pack("!H", head - 40 + len(body))
     if protocol == UDP:
         body = body[:4] + struct.pack("!H", len(body)) + body[6:]
-    place = _CHECKSUM_AT[protocol]
-    body = body[:place] + b"\0\0" + body[place + 2 :]
-    return ip(source, destination, protocol, _with_checksum(source, destination, protocol, body, place))
+    body = body[:place] + bytes(2) + body[place + 2 :]
+    return bytes(front) + _with_checksum(source, destination, protocol, body, place)
 
 
 def udp(source: Prefix, destination: Prefix, ports: tuple[int, int], data: bytes = b"") -> bytes:

@@ -1,9 +1,9 @@
 """Tries to get round the filter of a running lab, with frames put straight onto the machines' devices.
 
 Every frame ends with a mark of its own, where no protocol looks, so that it is known again wherever it comes out, also
-on the kernel's datapath (see `frames.marked`).  The switch takes the packets of one port in their order, but those of several ports in any.  So when all
-have been sent, and wherever the order matters, every sender repeats a frame that must reach everybody: when that has
-arrived, all before it have arrived or were dropped.
+on the kernel's datapath (see `frames.marked`).  The switch takes the packets of one port in their order, but those of
+several ports in any.  So when all have been sent, and wherever the order matters, every sender repeats a frame that
+must reach everybody: when that has arrived, all before it have arrived or were dropped.
 """
 
 from __future__ import annotations
