@@ -19,10 +19,11 @@ from ovsfw.policy.helpers import SERVICES
 from ovsfw.policy.model import Helper, Policy
 from ovsfw.policy.verdict import TCP, Connection, verdict
 
-NUMBERS = 200
-"""How many beginnings there are for the ports of a run, so that it meets no connection of the one before."""
+NUMBERS = 3500
+"""How many beginnings there are for the ports of a run, so that it meets nothing that one before it has left: what a
+helper expects is expected for five minutes."""
 _PORTS_EACH = 4
-_CLIENT, _DATA = 18000, 17000  # below what the agents use
+_CLIENT, _DATA = 48000, 33000  # above what the agents use
 _FTP_DATA = 20
 ACK, PUSH_ACK = 0x10, 0x18
 _CLIENT_BEGINS, _SERVER_BEGINS = 1000, 5000  # sequence numbers
