@@ -149,12 +149,13 @@ class Compiler:
         self._hook = hook
         self._members, self._hints = Members(), Hints()
         self._referring = _Referring([], {})
-        self._values: dict[Hashable, tuple[object, object]] = {}
         self._begin(NOTHING)
 
     def _begin(self, sends: Sends) -> None:
         """Begin anew with units whose flows send other copies than before; what is rejected concerns but one unit."""
         self._sends = sends._replace(answers=False)
+        # Batches of endpoints are among them.
+        self._values: dict[Hashable, tuple[object, object]] = {}
         self.units = Units(partial(copied, wanted=copies(self._sends)))
 
     def compile(self, policy: Policy, bindings: Bindings, sends: Sends = NOTHING) -> Program:
@@ -183,6 +184,9 @@ class Compiler:
             **dict(self._member_batches(policy, referring.by_place)),
         }
         self.units.keep(batches)
+        # A page of endpoints has a batch and a value of one name.
+        for gone in [name for name in self._values if isinstance(name, tuple) and name not in batches]:
+            del self._values[gone]
         return Program(FlowSet(batches), local.no_flood, connection_limits=_connection_limits(local.options))
 
     def _kinds(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,15 @@ ports:
   - {id: vm1, mac_address: "52:54:00:00:00:01", fixed_ips: [{ip_address: 10.9.0.1}], security_groups: [web]}
   - {id: vm2, mac_address: "52:54:00:00:00:02", fixed_ips: [{ip_address: 10.9.0.2}]}
 """
+
+
+def test_a_compiler_that_has_sent_other_copies_compiles_the_same() -> None:
+    policy = parse(POLICY, "policy")
+    compiler, bindings = Compiler(), assume(policy)
+    every = [Sends(records, answers, logs) for logs, answers, records in product((False, True), repeat=3)]
+    for sends in (*every, *reversed(every)):
+        fresh = Compiler().compile(policy, bindings, sends).flows.flat
+        assert compiler.compile(policy, bindings, sends).flows.flat == fresh, sends
 
 
 @some
