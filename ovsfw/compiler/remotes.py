@@ -16,6 +16,7 @@ from ovsfw.compiler.groups import RULE_TABLE, clause, remote_field
 from ovsfw.compiler.ids import remote_name
 from ovsfw.compiler.packets import IP_OF, prefix_terms
 from ovsfw.compiler.pipeline import Reason, cookie
+from ovsfw.openflow.action import Conjunction, apply_actions, encode_action
 from ovsfw.openflow.flow import Flow, Value
 from ovsfw.policy.addresses import Family, Prefix
 from ovsfw.policy.model import (
@@ -219,5 +220,16 @@ def _around(place: Place, length: int) -> tuple[bytes, bytes]:
     return key[: end - width if length else end], key[end:]
 
 
-def _value(numbers: tuple[int, ...]) -> Value:
-    return clause(RULE_TABLE[Direction.INGRESS, Family.IPV4], (IP_OF[Family.IPV4],), numbers, 1, _WHY).value
+def _value(numbers: Iterable[int]) -> Value:
+    """The value of `clause` for these sets, put together from bytes: nearly every address has one of its own."""
+    return _HEAD + apply_actions(b"".join(map(_membership, numbers)))
+
+
+@lru_cache(maxsize=1 << 16)
+def _membership(number: int) -> bytes:
+    """What makes an address a member of one set."""
+    return encode_action(Conjunction(number, 1, 2))
+
+
+# That of one in no set: cookie, timeouts, flags and importance, and no actions.
+_HEAD = clause(RULE_TABLE[Direction.INGRESS, Family.IPV4], (IP_OF[Family.IPV4],), (), 1, _WHY).value

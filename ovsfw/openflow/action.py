@@ -270,7 +270,11 @@ def _zero_conjunction(clause: int, clauses: int) -> bytes:
 
 def encode_actions(actions: Iterable[Action]) -> bytes:
     """The instructions of a flow: one apply-actions, or nothing when there is no action, as the switch writes it."""
-    data = b"".join(map(encode_action, actions))
+    return apply_actions(b"".join(map(encode_action, actions)))
+
+
+def apply_actions(data: bytes) -> bytes:
+    """The same for actions that are bytes already."""
     if not data:
         return b""
     return _APPLY + (8 + len(data)).to_bytes(2, "big") + b"\0\0\0\0" + data
@@ -370,6 +374,7 @@ __all__ = [
     "PopVlan",
     "Resubmit",
     "Unknown",
+    "apply_actions",
     "decode_actions",
     "encode_action",
     "encode_actions",
