@@ -231,7 +231,7 @@ class Compiler:
         pages = self._members.follow(policy)
         for place, sets in by_place.items():
             table = RULE_TABLE[place].number
-            for index, page in enumerate(pages):
+            for index, page in enumerate(pages[place[1]]):
                 name = ("members", table, index)
                 units = partial(_member_units, name, place, page, sets)
                 yield name, self.units.batch(name, (page, sets), units)

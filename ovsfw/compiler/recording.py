@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeAlias
 
 from ovsfw.compiler.pipeline import OWNER, Reason, read_cookie
 from ovsfw.openflow.action import Copy, encode_action, encode_actions
-from ovsfw.openflow.flow import Flow, Key, Value
+from ovsfw.openflow.flow import Entry, Flow, Key, Value
 
 # What drops: these reasons stand on no flow that lets a packet pass.
 DROPS = frozenset(
@@ -75,20 +75,20 @@ def copies(sends: Sends) -> Copies:
 _BARE = {encode_actions(logs): logs for logs in ((), (LOG_DROPPED,))}
 
 
-def copied(flows: Iterable[Flow], wanted: Copies) -> Iterable[Flow]:
+def copied(flows: Iterable[Entry], wanted: Copies) -> Iterable[Entry]:
     """The same flows, of which those that drop and do not send copies yet, but to the log, send these."""
     return _copied(flows, wanted) if wanted else flows
 
 
-def _copied(flows: Iterable[Flow], wanted: Copies) -> Iterator[Flow]:
-    for flow in flows:
-        logs = _BARE.get(flow.instructions)
-        why = None if logs is None else read_cookie(flow.cookie)
+def _copied(flows: Iterable[Entry], wanted: Copies) -> Iterator[Entry]:
+    for key, value in flows:
+        logs = _BARE.get(value[_VALUE_HEAD:])
+        why = None if logs is None else read_cookie(Flow(key, value).cookie)
         if logs is None or why is None:
-            yield flow
+            yield key, value
         else:
             actions = encode_actions((*wanted.get(why[0], ()), *logs))
-            yield Flow(flow.key, flow.value[:_VALUE_HEAD] + actions)
+            yield key, value[:_VALUE_HEAD] + actions
 
 
 def _instructions(

@@ -7,7 +7,7 @@ priority there can be only one flow with its match.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import TypeVar
@@ -17,7 +17,7 @@ from ovsfw.compiler.ids import remote_name
 from ovsfw.compiler.packets import IP_OF, prefix_terms
 from ovsfw.compiler.pipeline import Reason, cookie
 from ovsfw.openflow.action import Conjunction, apply_actions, encode_action
-from ovsfw.openflow.flow import Flow, Value
+from ovsfw.openflow.flow import Entry, Value
 from ovsfw.policy.addresses import Family, Prefix
 from ovsfw.policy.model import (
     AddressGroup,
@@ -54,15 +54,23 @@ def set_names(needed: Mapping[Place, Iterable[RemoteGroup | RemoteAddressGroup]]
     return {place: frozenset(map(remote_name, remotes)) for place, remotes in needed.items()}
 
 
-# Members are kept in so many pages of as many buckets each, so that one that comes or goes costs the rebuilding of one
-# bucket and the looking at one page, however many there are.
+# Members are kept in so many pages of as many buckets each, those of each IP version apart, so that one that comes or
+# goes costs the rebuilding of one bucket and the looking at one page, however many there are.
 PAGES = BUCKETS = 32
 # The names of the sets that one port, or one address group, puts its addresses into.
 Names = tuple[str, ...]
+# These, and the addresses of one port or address group.
+_Share = tuple[Names, set[Prefix]]
+_NOTHING: _Share = ((), set())
+# The first bucket of each IP version.
+_FIRST = {family: number * PAGES * BUCKETS for number, family in enumerate(Family)}
 
 
 class Bucket(dict[Prefix, tuple[Names, ...]]):
-    """Some addresses, each with the sets that its owners put it into; never written to once it has been handed out."""
+    """Some addresses of one IP version, each with the sets that its owners put it into.
+
+    Never written to once it has been handed out.
+    """
 
     @cached_property
     def _names(self) -> frozenset[str]:
@@ -104,10 +112,10 @@ class Members:
         self._followed = Policy()
         self._ports: Paged[Port] = Paged()
         self._address_groups: Paged[AddressGroup] = Paged()
-        self._buckets = [Bucket() for _ in range(PAGES * BUCKETS)]
-        self._pages: list[Page] = [self._page(page) for page in range(PAGES)]
+        self._buckets = [Bucket() for _ in range(len(_FIRST) * PAGES * BUCKETS)]
+        self._pages: list[Page] = [self._page(page) for page in range(len(_FIRST) * PAGES)]
 
-    def follow(self, policy: Policy) -> tuple[Page, ...]:
+    def follow(self, policy: Policy) -> Mapping[Family, Sequence[Page]]:
         """All addresses of a policy.  A page or bucket that is the same as last time is the very same object."""
         fresh: set[int] = set()
         if policy.ports is not self._followed.ports:
@@ -121,15 +129,15 @@ class Members:
         self._followed = policy
         for page in {number // BUCKETS for number in fresh}:
             self._pages[page] = self._page(page)
-        return tuple(self._pages)
+        return {family: self._pages[first // BUCKETS :][:PAGES] for family, first in _FIRST.items()}
 
     def _page(self, page: int) -> Page:
         return tuple(self._buckets[page * BUCKETS : (page + 1) * BUCKETS])
 
-    def _replace(self, fresh: set[int], before: tuple[Names, set[Prefix]], after: tuple[Names, set[Prefix]]) -> None:
+    def _replace(self, fresh: set[int], before: _Share, after: _Share) -> None:
         """Each owner counts once, so that an address stays as long as anybody has it."""
         names, prefixes = before
-        for prefix in prefixes if names else ():
+        for prefix in prefixes:
             bucket = self._bucket(fresh, prefix)
             left = [*bucket[prefix]]
             left.remove(names)
@@ -138,26 +146,33 @@ class Members:
             else:
                 del bucket[prefix]
         names, prefixes = after
-        for prefix in prefixes if names else ():
+        alone = _alone(names)
+        for prefix in prefixes:
             bucket = self._bucket(fresh, prefix)
             owners = bucket.get(prefix)
-            bucket[prefix] = tuple(sorted((*owners, names))) if owners else (names,)
+            bucket[prefix] = tuple(sorted((*owners, names))) if owners else alone
 
     def _bucket(self, fresh: set[int], prefix: Prefix) -> Bucket:
-        """The one that an address belongs into; `fresh` are those that were copied for this policy."""
-        number = _bucket_of(prefix)
+        """The one that an address belongs into; `fresh` are those that were copied for this policy.
+
+        Any spreading will do that depends on nothing but the prefix.
+        """
+        number = _FIRST[prefix[0]] + hash(prefix) % (PAGES * BUCKETS)
         if number not in fresh:
             fresh.add(number)
             self._buckets[number] = Bucket(self._buckets[number])
         return self._buckets[number]
 
 
-def _of_port(port: Port | None) -> tuple[Names, set[Prefix]]:
-    return ((), set()) if port is None else (_group_names(port.security_groups), set(member_addresses(port)))
+def _of_port(port: Port | None) -> _Share:
+    if port is None or not port.security_groups:
+        return _NOTHING
+    prefixes = member_addresses(port) if port.pairs else port.fixed_ips
+    return _group_names(port.security_groups), set(prefixes)
 
 
-def _of_address_group(group: AddressGroup | None) -> tuple[Names, set[Prefix]]:
-    return ((), set()) if group is None else ((remote_name(RemoteAddressGroup(group.id)),), set(group.prefixes))
+def _of_address_group(group: AddressGroup | None) -> _Share:
+    return _NOTHING if group is None else ((remote_name(RemoteAddressGroup(group.id)),), set(group.prefixes))
 
 
 @lru_cache(maxsize=1 << 12)
@@ -165,11 +180,10 @@ def _group_names(groups: tuple[str, ...]) -> Names:
     return tuple(remote_name(RemoteGroup(group)) for group in groups)
 
 
-def _bucket_of(prefix: Prefix) -> int:
-    """Any spreading will do that depends on nothing but the prefix."""
-    family, value, length = prefix
-    value >>= (32 if family is Family.IPV4 else 128) - length
-    return (value ^ value >> 9 ^ value >> 18 ^ length) % (PAGES * BUCKETS)
+@lru_cache(maxsize=1 << 12)
+def _alone(names: Names) -> tuple[Names]:
+    """One object for all addresses with one owner like this."""
+    return (names,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,17 +208,20 @@ class Sets:
             return value
 
 
-def member_flows(place: Place, bucket: Mapping[Prefix, tuple[Names, ...]], sets: Sets) -> Iterator[Flow]:
-    """Every address of a bucket that is in one of the sets."""
-    _, family = place
-    size = family.bits // 8
-    for (its_family, address, length), owners in bucket.items():
-        if its_family is family and (value := sets.value(owners)) is not None:
-            before, after = _around(place, length)
-            yield Flow(before + (address.to_bytes(size, "big") if length else b"") + after, value)
+def member_flows(place: Place, bucket: Mapping[Prefix, tuple[Names, ...]], sets: Sets) -> Iterator[Entry]:
+    """Every address of a bucket that is in one of the sets; all are of the IP version of the table."""
+    size = place[1].bits // 8
+    around: dict[int, tuple[bytes, bytes]] = {}
+    for (_, address, length), owners in bucket.items():
+        value = sets.value(owners)
+        if value is not None:
+            if length not in around:
+                around[length] = _around(place, length)
+            before, after = around[length]
+            yield before + (address.to_bytes(size, "big") if length else b"") + after, value
 
 
-@lru_cache
+@lru_cache(maxsize=1 << 10)
 def _around(place: Place, length: int) -> tuple[bytes, bytes]:
     """What stands before and behind the address in the key of a member flow; there are very many of them.
 

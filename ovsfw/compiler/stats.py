@@ -57,11 +57,11 @@ def stats(policy: Policy, bindings: Bindings, program: Program) -> Stats:
     groups = [policy.security_groups[name] for name in names]
     owners: list[SecurityGroup | Tier] = [*groups, *tiers_of(policy, here)]
     needed = referenced(owners)
-    buckets = [bucket for page in Members().follow(policy) for bucket in page]
+    pages = Members().follow(policy)
     members: dict[Place, list[Prefix]] = {}
     for place, remotes in needed.items():
         wanted = Sets({remote_name(remote): 0 for remote in remotes})
-        found = (item for bucket in buckets for item in bucket.items() if item[0].family is place[1])
+        found = (item for page in pages[place[1]] for bucket in page for item in bucket.items())
         members[place] = [prefix for prefix, its_owners in found if wanted.of(its_owners)]
     rules = [rule for owner in owners for rule in owner.rules]
     by_table = Counter(TABLE_NAMES[key[0]] for key in program.flows)

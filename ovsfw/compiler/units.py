@@ -11,7 +11,7 @@ from collections.abc import Callable, Container, Hashable, Iterable, Mapping
 from typing import NamedTuple
 
 from ovsfw.errors import PolicyError, Problem
-from ovsfw.openflow.flow import Batch, DuplicateFlowError, Flow, Key, Part, Value
+from ovsfw.openflow.flow import Batch, DuplicateFlowError, Entry, Key, Part, Value
 
 _TOO_LONG = (
     "one flow would be longer than the 64 KiB that OpenFlow has for it; "
@@ -24,7 +24,7 @@ class Unit(NamedTuple):
 
     name: Hashable
     inputs: object
-    build: Callable[[], Iterable[Flow]]
+    build: Callable[[], Iterable[Entry]]
 
 
 class _Made(NamedTuple):
@@ -41,7 +41,7 @@ class _Batch(NamedTuple):
 class Units:
     """What was made last, by batch."""
 
-    def __init__(self, finish: Callable[[Iterable[Flow]], Iterable[Flow]]) -> None:
+    def __init__(self, finish: Callable[[Iterable[Entry]], Iterable[Entry]]) -> None:
         """Start with nothing.  `finish` is done to the flows of every unit."""
         self._finish = finish
         self._batches: dict[Hashable, _Batch] = {}
@@ -77,7 +77,7 @@ class Units:
             raise PolicyError([Problem(f"{what}: {_TOO_LONG}")]) from None
 
 
-def _part(flows: Iterable[Flow]) -> dict[Key, Value]:
+def _part(flows: Iterable[Entry]) -> dict[Key, Value]:
     part: dict[Key, Value] = {}
     for key, value in flows:
         if key in part:

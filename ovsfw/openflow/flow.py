@@ -22,6 +22,8 @@ _VALUE = struct.Struct("!QHHHH")
 Key = bytes
 # cookie, idle and hard timeout, flags, importance (16 bytes), then instructions
 Value = bytes
+# A flow as no more than that; every Flow is one.
+Entry = tuple[Key, Value]
 
 
 class Flow(NamedTuple):
@@ -107,7 +109,7 @@ class FlowSet(Mapping[Key, Value]):
         self._flat: dict[Key, Value] | None = None
 
     @classmethod
-    def of(cls, flows: Iterable[Flow]) -> FlowSet:
+    def of(cls, flows: Iterable[Entry]) -> FlowSet:
         """A set of one part.  Raises DuplicateFlowError when two flows claim one key."""
         part: dict[Key, Value] = {}
         for key, value in flows:

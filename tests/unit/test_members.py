@@ -13,6 +13,7 @@ from ovsfw.compiler.ids import remote_name
 from ovsfw.compiler.packets import IP_OF, prefix_terms
 from ovsfw.compiler.pipeline import Reason, cookie
 from ovsfw.compiler.remotes import Members, Sets, member_flows
+from ovsfw.openflow.flow import Flow
 from ovsfw.openflow.text import format_flow
 from ovsfw.policy.addresses import Family, Prefix
 from ovsfw.policy.model import Direction, Policy, Port, RemoteAddressGroup, RemoteGroup
@@ -24,7 +25,8 @@ def said(members: Members, policy: Policy) -> dict[Prefix, set[str]]:
     """Each address with the sets it is in."""
     return {
         prefix: {name for names in owners for name in names}
-        for page in members.follow(policy)
+        for pages in members.follow(policy).values()
+        for page in pages
         for bucket in page
         for prefix, owners in bucket.items()
     }
@@ -59,13 +61,15 @@ def test_it_follows_ports_in_pages_as_any_others(history: list[Policy]) -> None:
 def test_what_has_not_changed_is_the_same_object() -> None:
     ports = {f"port-{number}": _port(number) for number in range(300)}
     members = Members()
-    before = members.follow(Policy(ports))
-    after = members.follow(Policy({**ports, "one": dataclasses.replace(_port(777), id="one")}))
+    before = members.follow(Policy(ports))[Family.IPV4]
+    another = Policy({**ports, "one": dataclasses.replace(_port(777), id="one")})
+    after = members.follow(another)[Family.IPV4]
     pages = [(one, other) for one, other in zip(before, after, strict=True) if one is not other]
     assert len(pages) == 1
     assert [one is other for one, other in zip(*pages[0], strict=True)].count(False) == 1
     # Equal ports of another document are no change.
-    assert all(map(_is, after, members.follow(Policy({**ports, "one": dataclasses.replace(_port(777), id="one")}))))
+    equal = Policy({**ports, "one": dataclasses.replace(_port(777), id="one")})
+    assert all(map(_is, after, members.follow(equal)[Family.IPV4]))
 
 
 def _is(one: object, other: object) -> bool:
@@ -86,7 +90,7 @@ def test_the_short_way_makes_the_same_flow(direction: Direction, family: Family,
     prefix = Prefix(family, value << (family.bits - length), length)
     owners = (("group:b", "group:a"), ("group:a",))
     sets = Sets({"group:a": 9, "group:b": 4})
-    [flow] = member_flows((direction, family), {prefix: owners}, sets)
+    [flow] = map(Flow._make, member_flows((direction, family), {prefix: owners}, sets))
     match = (IP_OF[family], *prefix_terms(remote_field(direction, family), prefix))
     table = RULE_TABLE[direction, family]
     assert flow == clause(table, match, sets.of(owners), 1, cookie(Reason.MEMBER)), format_flow(flow)
