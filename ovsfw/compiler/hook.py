@@ -17,6 +17,8 @@ from ovsfw.openflow.action import NORMAL, Action, CtClear, Resubmit
 from ovsfw.openflow.flow import Flow, Key
 
 HOOK_COOKIE = cookie(Reason.HOOK)
+LOCAL_IPS = 140
+"""A table of others, too: that of the extension `ovsfw_local_ip` of Neutron's agent (see `ovsfw.neutron.local_ips`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,14 @@ class Hook:
     @property
     def out(self) -> tuple[Action, ...]:
         """What becomes of a packet that leaves the filter and is for no endpoint of this host."""
-        return (load(p.PASSED, p.PASSED_BIT), Resubmit(self.table)) if self.inside else (NORMAL,)
+        if not self.inside:
+            return (NORMAL,)
+        return (*self.last, load(p.PASSED, p.PASSED_BIT), Resubmit(self.table))
+
+    @property
+    def last(self) -> tuple[Action, ...]:
+        """What others do to a packet that has been let through, before it goes on."""
+        return (Resubmit(LOCAL_IPS),) if self.inside else ()
 
 
 STANDALONE = Hook()

@@ -307,7 +307,7 @@ COMMIT = declare(
 COMMITTED = declare(
     "committed", "what conntrack has remembered", {EGRESS_RULE, RECEIVER, m.CT_STATE, m.CT_MARK}, "deliver"
 )
-DELIVER = declare("deliver", "out of the endpoint's port", ())
+DELIVER = declare("deliver", "out of the endpoint's port", (), "hook")
 REMARK = declare(
     "remark",
     "no packet comes here but those that ovsfw makes up, to block a connection, let it live again, or take it over",

@@ -74,7 +74,7 @@ def standing_flows(hook: Hook = STANDALONE) -> Iterator[Flow]:
     yield from _trusted()
     yield from _ingress()
     yield from commit_flows()
-    yield from _deliver()
+    yield from _deliver(hook)
     yield from _remark()
     yield from _misses()
 
@@ -309,9 +309,9 @@ def _ingress() -> Iterator[Flow]:
         yield _flow(p.INGRESS, Priority.SEVENTH, tracked, (to(p.INGRESS_STATE),), Reason.JUDGE)
 
 
-def _deliver() -> Iterator[Flow]:
+def _deliver(hook: Hook) -> Iterator[Flow]:
     """Out of the port that ENDPOINT names; 0, nobody, is no port."""
-    out = (UNTAG, OutputTo(Place(p.ENDPOINT, 0, 16)))
+    out = (*hook.last, UNTAG, OutputTo(Place(p.ENDPOINT, 0, 16)))
     yield _flow(p.DELIVER, Priority.FIRST, (), out, Reason.DELIVER)
 
 

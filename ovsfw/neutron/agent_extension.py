@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from neutron_lib.agent.l2_extension import L2AgentExtension
+from oslo_config import cfg
 
 from ovsfw.compiler.hook import HOOK_COOKIE
-from ovsfw.neutron.bridge import PROTOCOLS, reserve_cookie
+from ovsfw.neutron.bridge import PROTOCOLS, refuse_local_ips_of_others, reserve_cookie
 
 
 class OvsfwAgentExtension(L2AgentExtension):  # type: ignore[misc]
@@ -22,7 +23,11 @@ class OvsfwAgentExtension(L2AgentExtension):  # type: ignore[misc]
         self._bridge = agent_api.br_int
 
     def initialize(self, connection: Any, driver_type: str) -> None:  # noqa: ANN401, ARG002
-        """Before the agent clears anything away.  Raises RuntimeError when this agent cannot be told what to keep."""
+        """Before the agent clears anything away.
+
+        Raises RuntimeError when this agent cannot be told what to keep, or has an extension that goes round the filter.
+        """
+        refuse_local_ips_of_others(cfg.CONF.agent.extensions)
         reserve_cookie(self._bridge, HOOK_COOKIE)
         self._bridge.add_protocols(*PROTOCOLS)
 

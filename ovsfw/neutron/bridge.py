@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 PROTOCOLS = ("OpenFlow10", "OpenFlow13", "OpenFlow14")
@@ -18,3 +19,12 @@ def reserve_cookie(bridge: Any, cookie: int) -> None:  # noqa: ANN401 - Neutron 
             "this release of Neutron keeps the cookies of its bridge elsewhere: ovsfw's hook would be cleared away"
         )
     reserved.add(cookie)
+
+
+def refuse_local_ips_of_others(extensions: Container[str]) -> None:
+    """Raise RuntimeError for an agent whose extension lets answers from local IPs go round the filter."""
+    if "local_ip" in extensions:
+        raise RuntimeError(
+            "the agent's extension `local_ip` knows only Neutron's own firewall driver: answers from local IPs would "
+            "pass no rules. Put ovsfw_local_ip in its place (extensions in openvswitch_agent.ini)"
+        )

@@ -18,7 +18,7 @@ from neutron_lib.callbacks import events, registry, resources
 from oslo_config import cfg
 
 from ovsfw.compiler.hook import HOOK_COOKIE
-from ovsfw.neutron.bridge import PROTOCOLS, reserve_cookie
+from ovsfw.neutron.bridge import PROTOCOLS, refuse_local_ips_of_others, reserve_cookie
 from ovsfw.neutron.engine import Engine
 from ovsfw.neutron.logbook import BOOK
 from ovsfw.neutron.translate import Json
@@ -46,12 +46,13 @@ class OvsfwFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]
     def _begin(self, bridge: Any) -> None:  # noqa: ANN401
         if is_green():
             raise RuntimeError("this agent runs on eventlet; ovsfw needs the agent of Neutron 27 or newer")
+        agent_extensions_manager.register_agent_ext_manager_opts()
+        refuse_local_ips_of_others(cfg.CONF.agent.extensions)
         self.int_br = SimpleNamespace(br=bridge)
         self._filtered: dict[str, dict[str, Any]] = {}
         self._deferred = 0
         bridge.add_protocols(*PROTOCOLS)
         reserve_cookie(bridge, HOOK_COOKIE)
-        agent_extensions_manager.register_agent_ext_manager_opts()
         if _STOCK_LOGGING in cfg.CONF.agent.extensions:
             logger.error(
                 "the agent's extension `log` knows only Neutron's own flows and logs nothing here: "

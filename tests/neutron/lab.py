@@ -316,7 +316,7 @@ class Lab:
                 state=directory / "state",
                 driver=host.driver,
                 address=host.tunnel,
-                extensions="ovsfw_log,qos" if host.driver == "ovsfw" else "log,qos",
+                extensions="ovsfw_log,qos,ovsfw_local_ip" if host.driver == "ovsfw" else "log,qos,local_ip",
                 decisions=host.decisions,
             )
             + (_DISTRIBUTED_AGENT if self._distributed else "")
@@ -397,7 +397,7 @@ def _transport(address: str) -> str:
 _SERVER_CONF = """
 [DEFAULT]
 core_plugin = ml2
-service_plugins = log,qos,trunk
+service_plugins = log,qos,trunk,local_ip
 auth_strategy = noauth
 transport_url = {transport}
 state_path = {state}
@@ -430,7 +430,7 @@ vni_ranges = 1000:1999
 # The routers of the server have no L3 agent, but agents ask for what distributed ones need.
 _DISTRIBUTED_SERVER = """
 [DEFAULT]
-service_plugins = log,qos,trunk,router
+service_plugins = log,qos,trunk,local_ip,router
 [ml2]
 mechanism_drivers = openvswitch,l2population
 """
@@ -479,4 +479,7 @@ lock_path = {state}/lock
 firewall_driver = {driver}
 [network_log]
 local_output_log_base = {decisions}
+[LOCAL_IP]
+# Neutron's own driver wants it so.
+static_nat = True
 """

@@ -32,7 +32,7 @@ _NOOP_CONF = """
 [securitygroup]
 firewall_driver = noop
 [agent]
-extensions = ovsfw,qos
+extensions = ovsfw,qos,ovsfw_local_ip
 """
 
 
