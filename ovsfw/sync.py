@@ -167,7 +167,7 @@ class Sync:
         try:
             said = await self._step(why)
         except OvsfwError as error:
-            self._why = list(dict.fromkeys(why + self._why))
+            self._keep(why)
             for answer in asked:
                 answer.set_exception(error)
             return self._failed(error)
@@ -182,6 +182,10 @@ class Sync:
         self._away.reset()
         self._refused.reset()
         return None
+
+    def _keep(self, why: list[str]) -> None:
+        """The reasons of a step that changed nothing are those of the next."""
+        self._why = list(dict.fromkeys(why + self._why))
 
     def _failed(self, error: OvsfwError) -> float:
         self.record.failures += 1
@@ -200,6 +204,7 @@ class Sync:
         policy = self._source.policy()
         if policy is None:
             self.record.become(State.WAITING, self._source.state().problem)
+            self._keep(why)
             return "the policy is not known yet: nothing was touched"
         if self._set_fail_mode and ovsdb.fail_mode(self.place.bridge) != "secure":
             await set_secure(self.place.db, self.place.bridge)

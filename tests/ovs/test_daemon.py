@@ -158,6 +158,17 @@ def test_while_the_policy_is_not_known_nothing_is_touched(
 
 
 @pytest.mark.usefixtures("bridge")
+def test_a_daemon_that_had_to_wait_still_says_why_it_changed_something(ovs: PrivateSwitch, policy: Path) -> None:
+    right = policy.read_text()
+    policy.write_text("ports: 7")
+    with running(ovs, policy) as daemon:
+        daemon.logged("policy refused")
+        policy.write_text(right)
+        daemon.in_sync()
+        daemon.logged(r"flows.* in \d+ ms \(start")
+
+
+@pytest.mark.usefixtures("bridge")
 def test_it_is_asked_as_any_daemon_of_open_vswitch(ovs: PrivateSwitch, policy: Path) -> None:
     with running(ovs, policy, "--log-level", "warn") as daemon:
         daemon.in_sync()
