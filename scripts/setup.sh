@@ -60,6 +60,29 @@ install_packages() {
     let_services_start
 }
 
+# Where this machine's Debian packages come from.
+debian_sources() {
+    local file=/etc/apt/sources.list.d/debian.sources
+    [ -s "$file" ] || file=/etc/apt/sources.list
+    echo "$file"
+}
+
+# make_debian SUITE TARGET [OPTION...]: a new Debian, by mmdebstrap.  What this machine's apt needs to reach its packages (a
+# proxy, perhaps), the new one has, too.
+make_debian() {
+    local suite=$1 target=$2 options
+    shift 2
+    mapfile -t options < <(apt-config dump | grep -E '^Acquire::(Check-Valid-Until|Check-Date|[a-z]+::[Pp]roxy)' | grep -v '""')
+    # In a mount namespace of its own: whoever looks into the directory meanwhile must not keep /proc mounted there.
+    unshare --mount mmdebstrap --quiet --aptopt='APT::Install-Recommends "false"' "${options[@]/#/--aptopt=}" "$@" \
+        "$suite" "$target" "$(debian_sources)"
+}
+
+# The release of this machine's Debian.
+debian_suite() {
+    (. /etc/os-release && echo "$VERSION_CODENAME")
+}
+
 # We bring our own switch: installing Open vSwitch must not start one on the machine (invoke-rc.d(8)).
 keep_services_down() {
     [ -e "$POLICY_RC_D" ] && return
