@@ -40,10 +40,17 @@ class Tuple(NamedTuple):
 
 
 class Hints(NamedTuple):
-    """The two halves of a label."""
+    """The two halves of a label; None is what nobody knows any more."""
 
-    egress: int
-    ingress: int
+    egress: int | None
+    ingress: int | None
+
+
+class Notes(NamedTuple):
+    """What conntrack knew on a host when it was asked: of each connection, the hints of those ends that are there."""
+
+    machines: frozenset[str]
+    connections: Mapping[Tuple, Hints]
 
 
 def original_tuple(probe: Probe, source_port: int) -> Tuple:
@@ -54,14 +61,13 @@ def original_tuple(probe: Probe, source_port: int) -> Tuple:
     return Tuple(zone, connection.protocol, *ends, source_port, connection.destination_port)
 
 
-def join_admissions(dumps: Iterable[str]) -> dict[Tuple, Hints]:
-    """The hints of every connection, of which each host has noted those of the ends that it has."""
-    found: dict[Tuple, Hints] = {}
-    for dump in dumps:
-        for connection, hints in parse_admissions(dump).items():
-            known = found.get(connection, Hints(0, 0))
-            found[connection] = Hints(hints.egress or known.egress, hints.ingress or known.ingress)
-    return found
+def admitted(probe: Probe, source_port: int, notes: Iterable[Notes]) -> Hints | None:
+    """The hints of a probe's connection; None when neither end's host has noted it, or conntrack forgot it too soon."""
+    connection = original_tuple(probe, source_port)
+    found = [(each.machines, hints) for each in notes if (hints := each.connections.get(connection))]
+    egress = next((hints.egress for machines, hints in found if probe.sender.machine in machines), None)
+    ingress = next((hints.ingress for machines, hints in found if probe.receiver.machine in machines), None)
+    return None if egress is None and ingress is None else Hints(egress, ingress)
 
 
 def parse_admissions(dump: str) -> dict[Tuple, Hints]:
@@ -80,8 +86,10 @@ def parse_admissions(dump: str) -> dict[Tuple, Hints]:
     return found
 
 
-def wrong_admission(judgement: Judgement, hint: int, rules: Mapping[int, Rule]) -> str:
+def wrong_admission(judgement: Judgement, hint: int | None, rules: Mapping[int, Rule]) -> str:
     """What is wrong with a hint, "" if nothing is: it must name a rule of the verdict, if that has any."""
+    if hint is None:
+        return ""
     if not judgement.rules:
         return f"a rule admitted it, but the verdict is: {judgement.reason}" if hint else ""
     if hint not in rules:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from ovsfw.compiler.ids import rule_hints
 from ovsfw.errors import ConfigError
-from ovsfw.lab.admissions import Hints, Tuple, join_admissions, original_tuple, wrong_admission
-from ovsfw.lab.probe import GREAT, Answer, dumps, listen, send
+from ovsfw.lab.admissions import Hints, Notes, admitted, wrong_admission
+from ovsfw.lab.probe import GREAT, Answer, listen, noted, send
 from ovsfw.lab.services import Expectation, Probe, Service, expect, probes, services
 from ovsfw.lab.topology import Lab
 from ovsfw.policy.model import Policy, Rule
@@ -21,7 +21,8 @@ WORDS = {True: "allowed", False: "denied"}
 class Outcome:
     """One probe: expected, and seen.
 
-    `hints` are what the switch noted about the connection, None when it noted nothing (denied, or not tracked).
+    `hints` are what the switch noted about the connection, None when it noted nothing (denied, or not tracked) or has
+    forgotten it.
     `problems` say how the two differ; none: they agree.
     """
 
@@ -72,15 +73,15 @@ async def measure(lab: Lab, policy: Policy, chosen: tuple[Service, ...] = ()) ->
         raise ConfigError("nothing to probe: no port of this policy with an address is in the lab")
     await listen(lab, chosen)
     answers = await send(lab, planned)
-    admissions = join_admissions(await dumps(lab))  # at once, before conntrack forgets
+    notes = await noted(lab)  # at once, before conntrack forgets
     failed, before = _unanswered(policy, planned, answers), 0
     while failed and len(failed) != before:
         for number, answer in zip(failed, await send(lab, [planned[each] for each in failed], GREAT), strict=True):
             answers[number] = answer
-        admissions.update(join_admissions(await dumps(lab)))
+        notes += await noted(lab)
         failed, before = _unanswered(policy, planned, answers), len(failed)
     rules = rule_hints(policy)
-    judged = (_judge(policy, probe, answer, admissions, rules) for probe, answer in zip(planned, answers, strict=True))
+    judged = (_judge(policy, probe, answer, notes, rules) for probe, answer in zip(planned, answers, strict=True))
     return Matrix(policy, chosen, tuple(judged), rules)
 
 
@@ -97,13 +98,11 @@ def _unanswered(policy: Policy, planned: Sequence[Probe], answers: Sequence[Answ
     ]
 
 
-def _judge(
-    policy: Policy, probe: Probe, answer: Answer, admissions: Mapping[Tuple, Hints], rules: Mapping[int, Rule]
-) -> Outcome:
+def _judge(policy: Policy, probe: Probe, answer: Answer, notes: Sequence[Notes], rules: Mapping[int, Rule]) -> Outcome:
     connection = probe.connection(answer.source_port)
     expected = expect(policy, connection)
     passed = answer.passed(probe.receiver.machine)
-    hints = admissions.get(original_tuple(probe, answer.source_port)) if passed else None
+    hints = admitted(probe, answer.source_port, notes) if passed else None
     problems = []
     if passed != expected.answered:
         said, done = WORDS[expected.answered], WORDS[passed]

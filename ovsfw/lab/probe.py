@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ovsfw.errors import SwitchError
+from ovsfw.lab.admissions import Notes, parse_admissions
 from ovsfw.lab.agent import LINE_LIMIT
 from ovsfw.lab.relay import SWITCH
 from ovsfw.lab.services import Probe, Service
@@ -28,7 +29,9 @@ class Patience(NamedTuple):
 USUAL = Patience(0.7, 2)
 # For a probe that should have been answered: the machine may just be busy.
 GREAT = Patience(1.5, 2)
-_OVERHEAD = 60.0  # what an agent may need beyond the timeouts, on a loaded machine
+# What an agent may need beyond the timeouts: on a loaded machine, emulated, one was seen to need more than a minute for
+# a whole matrix.  That one is gone is known at once: its connection is refused or closed.
+_OVERHEAD = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +85,13 @@ def _order(token: str, probe: Probe) -> list[Any]:
     return [token, probe.service.name, str(probe.source), str(probe.destination), probe.service.port]
 
 
-async def dumps(lab: Lab) -> list[str]:
-    """What `dpctl/dump-conntrack` prints, on every host of a lab.  Raises SwitchError."""
-    own = lab.ovs.appctl("dpctl/dump-conntrack")
-    return [own, await _ask(lab, SWITCH, {})] if lab.share else [own]
+async def noted(lab: Lab) -> list[Notes]:
+    """What conntrack knows, on every host of a lab.  Raises SwitchError."""
+    everywhere, here = (frozenset(machine.name for machine in plan.machines) for plan in (lab.plan, lab.here))
+    notes = [Notes(here, parse_admissions(lab.ovs.appctl("dpctl/dump-conntrack")))]
+    if lab.share:
+        notes.append(Notes(everywhere - here, parse_admissions(await _ask(lab, SWITCH, {}))))
+    return notes
 
 
 async def _send_from(lab: Lab, machine: str, orders: list[tuple[int, list[Any]]], patience: Patience) -> dict[int, Any]:

@@ -144,14 +144,14 @@ def deciding(matrix: Matrix, outcome: Outcome) -> str:
     verdict, hints = outcome.expected.verdict, outcome.hints
     if not verdict.allowed:
         return "(should not pass)"
-    ingress = _rule(matrix, verdict.ingress, hints.ingress if hints else 0)
-    egress = _rule(matrix, verdict.egress, hints.egress if hints else 0)
+    ingress = _rule(matrix, verdict.ingress, hints.ingress if hints else None)
+    egress = _rule(matrix, verdict.egress, hints.egress if hints else None)
     rule = ingress or egress
     return f"by {rule_text(matrix.policy, rule)}" if rule else f"({verdict.ingress.reason})"
 
 
-def _rule(matrix: Matrix, judgement: Judgement, hint: int) -> Rule | None:
-    return matrix.rules.get(hint) or next(iter(judgement.rules), None)
+def _rule(matrix: Matrix, judgement: Judgement, hint: int | None) -> Rule | None:
+    return matrix.rules.get(hint or 0) or next(iter(judgement.rules), None)
 
 
 def as_json(matrix: Matrix) -> dict[str, Any]:
@@ -191,6 +191,6 @@ def _admitted_json(matrix: Matrix, outcome: Outcome) -> dict[str, str | None] | 
     if outcome.hints is None:
         return None
     rules: Iterable[tuple[str, Rule | None]] = (
-        (side, matrix.rules.get(hint)) for side, hint in outcome.hints._asdict().items()
+        (side, matrix.rules.get(hint or 0)) for side, hint in outcome.hints._asdict().items()
     )
     return {side: rule.id if rule else None for side, rule in rules}

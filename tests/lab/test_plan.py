@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ovsfw.errors import ConfigError
-from ovsfw.lab.admissions import Hints, Tuple, parse_admissions
-from ovsfw.lab.plan import make_plan
-from ovsfw.lab.services import expect, services
+from ovsfw.lab.admissions import Hints, Notes, Tuple, admitted, original_tuple, parse_admissions
+from ovsfw.lab.plan import Party, make_plan
+from ovsfw.lab.services import Probe, Service, expect, services
 from ovsfw.policy.addresses import Prefix
 from ovsfw.policy.document import parse
 from ovsfw.policy.verdict import TCP, UDP, Connection
@@ -116,3 +116,20 @@ sctp,orig=(src=10.9.0.1,dst=10.9.0.2,sport=1,dport=2),reply=(src=10.9.0.2,dst=10
         Tuple(0, UDP, one6, two6, 7, 53): Hints(0, 0),
         Tuple(1, 1, one, two, 9, 0): Hints(0, 0),
     }
+
+
+def test_each_host_knows_the_rules_of_its_own_end() -> None:
+    ends = [Prefix.parse("10.1.0.1"), Prefix.parse("10.1.0.2")]
+    a, b = (Party(name, name, 0, name, (str(end),)) for name, end in zip("ab", ends, strict=True))
+    probe = Probe(a, b, Service(TCP, 80), *ends)
+
+    def noted(machine: str, *hints: Hints) -> Notes:
+        return Notes(frozenset({machine}), {original_tuple(probe, 20000): each for each in hints})
+
+    here, there = noted("a", Hints(7, 0)), noted("b", Hints(0, 8))
+    assert admitted(probe, 20000, [here, there]) == Hints(7, 8)
+    assert admitted(probe, 20001, [here, there]) is None
+    assert admitted(probe, 20000, [here, noted("b")]) == Hints(7, None), "the other host has forgotten it"
+    assert admitted(probe, 20000, [here, there, here, noted("b")]) == Hints(7, 8), "it had known it before"
+    assert admitted(probe, 20000, [here, noted("b", Hints(0, 0))]) == Hints(7, 0), "that is no rule, and wrong"
+    assert admitted(probe, 20000, [noted("c", Hints(0, 0))]) is None, "neither end is there"
