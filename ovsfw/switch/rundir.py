@@ -58,7 +58,10 @@ def unreachable(path: Path, error: OSError) -> SwitchError:
         return SwitchError(f"{path}: permission denied; run this as root, or as the user that runs Open vSwitch")
     if isinstance(error, FileNotFoundError | ConnectionRefusedError):
         if path.suffix == ".mgmt" and find_control_socket(SWITCH, path.parent):
-            return no_bridge(path.stem, bridges_in(path.parent))
+            others = bridges_in(path.parent)
+            if path.stem in others:  # the socket of a switch that was killed; the one that runs has not come to it yet
+                return SwitchError(f"{path}: ovs-vswitchd is there, but does not listen; it may be starting")
+            return no_bridge(path.stem, others)
         return SwitchError(not_running(DATABASE if path.name == "db.sock" else SWITCH, path.parent))
     return SwitchError(f"{path}: {error.strerror or error}")
 

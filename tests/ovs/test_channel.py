@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -224,6 +225,14 @@ def test_no_switch_at_all(tmp_path: Path) -> None:
 def test_a_missing_bridge(ovs: PrivateSwitch) -> None:
     said = asyncio.run(fails(management_socket("br-x", ovs.rundir)))
     assert said == "no bridge br-x (there are br-int); choose another, or add it with: ovs-vsctl add-br br-x"
+
+
+def test_a_switch_that_is_starting(ovs: PrivateSwitch) -> None:
+    path = management_socket("br-late", ovs.rundir)
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))  # and does not listen, as when ovs-vswitchd was killed
+        assert asyncio.run(fails(path)) == f"{path}: ovs-vswitchd is there, but does not listen; it may be starting"
+    path.unlink()
 
 
 def test_no_permission(ovs: PrivateSwitch) -> None:
