@@ -126,10 +126,10 @@ def _carried(about: dict[str, str]) -> Iterator[tuple[str, ...]]:
 
 
 def _bits(place: Place | int) -> str:
-    """A single bit is declared by its value."""
+    """A single bit may be declared by its value."""
     if isinstance(place, int):
         return str(place.bit_length() - 1)
-    return f"{place.first}-{place.first + place.length - 1}"
+    return f"{place.first}-{place.first + place.length - 1}" if place.length > 1 else str(place.first)
 
 
 def zones(_about: dict[str, str]) -> str:
