@@ -71,7 +71,7 @@ async def survey(db: str, bridge: str, policy: Policy | None = None) -> list[Sit
     """Every port of the bridge; with a policy also what becomes of it and its connections.  Raises SwitchError."""
     ports = await replug.plugged(db, bridge)
     async with opened(db, bridge) as held:
-        flows = list(await held.channel.dump_flows())
+        flows = list(map(Flow._make, await held.channel.dump_flows()))
         fates = {} if policy is None else await _fates(held, policy)
     ours, stock = _filtered_by_ovsfw(flows), _filtered_by_neutron(flows)
     found = []

@@ -16,7 +16,7 @@ from ovsfw.compiler.hook import HOOK_COOKIE
 from ovsfw.compiler.pipeline import CLASSIFY, FORWARD, OWN_TABLES, UNTAGGED, is_ours
 from ovsfw.connections import Judge
 from ovsfw.openflow.diff import Diff, corrected, diff
-from ovsfw.openflow.flow import Flow, FlowSet, Key, Value
+from ovsfw.openflow.flow import Entry, Flow, FlowSet, Key, Value
 from ovsfw.openflow.monitor import Event, EventKind
 from ovsfw.openflow.port import SwitchPort
 from ovsfw.openflow.tracked import Tracked
@@ -30,7 +30,7 @@ _ASKED = 0.002
 class Switch(Protocol):
     """What the reconciler needs of a switch; each raises SwitchError when it cannot be done."""
 
-    async def dump_flows(self) -> Iterable[Flow]:
+    async def dump_flows(self) -> Iterable[Entry]:
         """Every flow on the bridge, whoever made it."""
 
     async def ports(self) -> Mapping[int, SwitchPort]:
@@ -255,10 +255,13 @@ class Reconciler:
 
 async def read(switch: Switch) -> Installed:
     """What a switch holds now."""
-    ours: list[Flow] = []
+    ours: list[Entry] = []
     others: list[Flow] = []
-    for flow in await switch.dump_flows():
-        (ours if flow.key[0] in OWN_TABLES or is_ours(flow) else others).append(flow)
+    for entry in await switch.dump_flows():
+        if entry[0][0] in OWN_TABLES or is_ours(Flow(*entry)):
+            ours.append(entry)
+        else:
+            others.append(Flow(*entry))
     return Installed(FlowSet.of(ours), tuple(others), await _settings(switch))
 
 

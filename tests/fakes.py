@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from ovsfw.compiler.pipeline import BLOCKED
 from ovsfw.errors import SwitchError
 from ovsfw.openflow.diff import Diff
-from ovsfw.openflow.flow import Flow, Key, Value
+from ovsfw.openflow.flow import Entry, Flow, Key, Value
 from ovsfw.openflow.packet import answer_of
 from ovsfw.openflow.port import NO_FLOOD, SwitchPort
 from ovsfw.openflow.tracked import Tracked
@@ -32,9 +32,9 @@ class FakeSwitch:
         self.tracked: list[Tracked] = []
         self.reads = 0
 
-    async def dump_flows(self) -> Iterable[Flow]:
+    async def dump_flows(self) -> Iterable[Entry]:
         self.dumps += 1
-        return [Flow(key, value) for key, value in self.flows.items()]
+        return list(self.flows.items())
 
     async def ports(self) -> Mapping[int, SwitchPort]:
         return {

@@ -11,7 +11,7 @@ from collections.abc import Callable, Container, Hashable, Iterable, Mapping
 from typing import NamedTuple
 
 from ovsfw.errors import PolicyError, Problem
-from ovsfw.openflow.flow import Batch, DuplicateFlowError, Entry, Key, Part, Value
+from ovsfw.openflow.flow import Batch, Entry, Part, part_of
 
 _TOO_LONG = (
     "one flow would be longer than the 64 KiB that OpenFlow has for it; "
@@ -71,16 +71,7 @@ class Units:
             return before
         self.made += 1
         try:
-            return _Made(unit.inputs, _part(self._finish(unit.build())))
+            return _Made(unit.inputs, part_of(self._finish(unit.build())))
         except OverflowError:
             what = " ".join(map(str, unit.name)) if isinstance(unit.name, tuple) else str(unit.name)
             raise PolicyError([Problem(f"{what}: {_TOO_LONG}")]) from None
-
-
-def _part(flows: Iterable[Entry]) -> dict[Key, Value]:
-    part: dict[Key, Value] = {}
-    for key, value in flows:
-        if key in part:
-            raise DuplicateFlowError(f"two flows of one unit claim one key: {key.hex()}")
-        part[key] = value
-    return part

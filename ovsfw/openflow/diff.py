@@ -36,21 +36,29 @@ class Diff:
 
 def diff(installed: FlowSet, desired: FlowSet) -> Diff:
     """Compare; batches and parts that are the very same object in both are skipped."""
-    if installed.batches.keys() & desired.batches.keys():
-        have: dict[Key, Value] = {}
-        want: dict[Key, Value] = {}
-        for old_batch, new_batch in _differing(installed.batches, desired.batches):
-            for old, new in _differing(old_batch or {}, new_batch or {}):
-                have.update(old or {})
-                want.update(new or {})
-    else:
-        have, want = dict(installed.flat), dict(desired.flat)
-    differing = sorted(key for key, value in want.items() if have.get(key) != value)
+    have, want = _compared(installed, desired)
+    differing = sorted([key for key, value in want.items() if have.get(key) != value])
+    adds = tuple([Flow(key, want[key]) for key in differing if key not in have])
+    # Where the counts say that nothing is left over, a hundred thousand keys need not be looked for.
+    gone = have.keys() - want.keys() if len(have) + len(adds) > len(want) else ()
     return Diff(
-        deletes=tuple(Flow(key, have[key]) for key in sorted(have.keys() - want.keys())),
-        adds=tuple(Flow(key, want[key]) for key in differing if key not in have),
+        deletes=tuple(Flow(key, have[key]) for key in sorted(gone)),
+        adds=adds,
         changes=tuple((Flow(key, have[key]), Flow(key, want[key])) for key in differing if key in have),
     )
+
+
+def _compared(installed: FlowSet, desired: FlowSet) -> tuple[Mapping[Key, Value], Mapping[Key, Value]]:
+    """What has to be looked at in both."""
+    if not installed.batches.keys() & desired.batches.keys():
+        return installed.flat, desired.flat
+    have: dict[Key, Value] = {}
+    want: dict[Key, Value] = {}
+    for old_batch, new_batch in _differing(installed.batches, desired.batches):
+        for old, new in _differing(old_batch or {}, new_batch or {}):
+            have.update(old or {})
+            want.update(new or {})
+    return have, want
 
 
 _Half = TypeVar("_Half")

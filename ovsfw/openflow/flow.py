@@ -8,6 +8,7 @@ compiled by bytes, and no difference can hide in a translation.
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -94,6 +95,16 @@ class DuplicateFlowError(ValueError):
     """Two parts of a flow set claim one key: a bug in whoever built it."""
 
 
+def part_of(flows: Iterable[Entry]) -> dict[Key, Value]:
+    """A part of these flows.  Raises DuplicateFlowError when two of them claim one key."""
+    entries = list(flows)
+    part = dict(entries)
+    if len(part) < len(entries):
+        twice = next(key for key, count in Counter(key for key, _ in entries).items() if count > 1)
+        raise DuplicateFlowError(f"two flows claim one key: {twice.hex()}")
+    return part
+
+
 class FlowSet(Mapping[Key, Value]):
     """Flows over all tables, put together from batches of named parts that never share a key.
 
@@ -111,11 +122,7 @@ class FlowSet(Mapping[Key, Value]):
     @classmethod
     def of(cls, flows: Iterable[Entry]) -> FlowSet:
         """A set of one part.  Raises DuplicateFlowError when two flows claim one key."""
-        part: dict[Key, Value] = {}
-        for key, value in flows:
-            if part.setdefault(key, value) is not value:
-                raise DuplicateFlowError(f"two flows claim one key: {key.hex()}")
-        return cls({None: {None: part}})
+        return cls({None: {None: part_of(flows)}})
 
     @property
     def parts(self) -> dict[object, Part]:

@@ -14,7 +14,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from ovsfw.openflow.codec import ofproto
-from ovsfw.openflow.flow import Flow
+from ovsfw.openflow.flow import Entry, Flow
 
 VERSION: int = ofproto.OFP_VERSION
 MAX_XID = 0xFFFFFFFF
@@ -272,24 +272,30 @@ def has_more(reply: Message) -> bool:
 
 
 # Section 7.3.5.2's struct ofp_flow_stats up to the length of the match: size, table, priority, timeouts with flags and
-# importance, cookie, and that length.
+# importance, cookie, and that length; and its counters.
 _FLOW_STATS = struct.Struct("!Hcx8x2s8s2x8s16x2xH")
-_MATCH_AT, _FIELDS_AT = 48, 52
+_COUNTERS = struct.Struct("!H30xQQ")
+# Where the match begins, and its fields in that.
+_MATCH_AT, _FIELDS_AT = 48, 4
 
 
-def parse_flows(reply: Message) -> Iterator[Flow]:
+def parse_flows(reply: Message) -> Iterator[Entry]:
     """The flows in one part of the answer to `flows_request`, as canonical as the switch keeps them.
 
     Raises WireError when an entry's length cannot be.
     """
     unpack = _FLOW_STATS.unpack_from
-    for body, at, end in _entries(reply):
-        _, table, priority, limits, cookie, length = unpack(body, at)
-        match = at + _MATCH_AT
-        yield Flow(
-            table + priority + body[at + _FIELDS_AT : match + length],
-            cookie + limits + body[match + (length + 7 & ~7) : end],
-        )
+    body, at = reply.body, _MULTIPART.size
+    end = len(body)
+    while at < end:
+        if end - at < _SMALLEST_ENTRY:
+            raise WireError(f"a flow of {int.from_bytes(body[at : at + 2], 'big')} bytes cannot be")
+        size, table, priority, limits, cookie, length = unpack(body, at)
+        if not _SMALLEST_ENTRY <= size <= end - at:
+            raise WireError(f"a flow of {size} bytes cannot be")
+        match, at = at + _MATCH_AT, at + size
+        fields, instructions = match + _FIELDS_AT, match + (length + 7 & ~7)
+        yield table + priority + body[fields : match + length], cookie + limits + body[instructions:at]
 
 
 class Counted(NamedTuple):
@@ -302,17 +308,8 @@ class Counted(NamedTuple):
 
 def parse_counters(reply: Message) -> Iterator[Counted]:
     """As `parse_flows`, with the counters."""
-    for flow, (body, at, _) in zip(parse_flows(reply), _entries(reply), strict=True):
-        packets, octets = struct.unpack_from("!QQ", body, at + 32)
-        yield Counted(flow, packets, octets)
-
-
-def _entries(reply: Message) -> Iterator[tuple[bytes, int, int]]:
-    """The body, and begin and end of each flow stats entry in it."""
-    body, at = reply.body, _MULTIPART.size
-    while at < len(body):
-        size = int.from_bytes(body[at : at + 2], "big")
-        if not _SMALLEST_ENTRY <= size <= len(body) - at:
-            raise WireError(f"a flow of {size} bytes cannot be")
-        yield body, at, at + size
+    at = _MULTIPART.size
+    for key, value in parse_flows(reply):
+        size, packets, octets = _COUNTERS.unpack_from(reply.body, at)
+        yield Counted(Flow(key, value), packets, octets)
         at += size

@@ -15,7 +15,7 @@ from ovsfw.openflow import wire
 from ovsfw.openflow.action import encode_actions
 from ovsfw.openflow.codec import ofproto
 from ovsfw.openflow.diff import Diff
-from ovsfw.openflow.flow import Flow
+from ovsfw.openflow.flow import Entry, Flow
 from ovsfw.openflow.monitor import Event, events, monitor_request
 from ovsfw.openflow.packet import answer_of
 from ovsfw.openflow.port import SwitchPort
@@ -82,7 +82,7 @@ class Channel:
 
         return await self._ask(ask, "starting the flow monitor")
 
-    async def dump_flows(self) -> list[Flow]:
+    async def dump_flows(self) -> list[Entry]:
         """Every flow of the bridge, whoever made it, in no order.  Raises SwitchError."""
         return await self._ask(
             lambda connection: connection.gather(wire.flows_request, wire.parse_flows), "reading flows"

@@ -16,7 +16,7 @@ from ovsfw.lab.vswitch import PrivateSwitch
 from ovsfw.openflow import action as a
 from ovsfw.openflow import match as m
 from ovsfw.openflow.diff import Diff, diff
-from ovsfw.openflow.flow import Flow, FlowSet, flow
+from ovsfw.openflow.flow import Entry, Flow, FlowSet, flow
 from ovsfw.openflow.text import format_flow, parse_flow
 from ovsfw.switch.channel import Channel
 from ovsfw.switch.rundir import management_socket
@@ -49,9 +49,9 @@ async def reach(channel: Channel, desired: Iterable[Flow]) -> Diff:
     return change
 
 
-def shown(found: Iterable[Flow]) -> list[str]:
+def shown(found: Iterable[Entry]) -> list[str]:
     """Text and bytes, sorted, so that a difference can be read."""
-    return [f"{format_flow(each)} {each.key.hex()} {each.value.hex()}" for each in sorted(found)]
+    return [f"{format_flow(Flow(*each))} {each[0].hex()} {each[1].hex()}" for each in sorted(found)]
 
 
 def ours(number: int, *actions: a.Action, cookie: int = 7) -> Flow:
