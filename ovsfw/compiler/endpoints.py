@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache, partial
+from itertools import islice
+from typing import NamedTuple
 
 from ovsfw.compiler import pipeline as p
 from ovsfw.compiler.bindings import Binding
@@ -10,10 +13,11 @@ from ovsfw.compiler.helpers import data_flows
 from ovsfw.compiler.packets import ARP, IP_OF, IPV6, SOURCE_OF, icmpv6, load, prefix_terms, to, udp
 from ovsfw.compiler.pipeline import Priority, Reason, cookie
 from ovsfw.compiler.recording import LOG_DROPPED
-from ovsfw.compiler.tiers import Course, ask
+from ovsfw.compiler.template import Numbers, Template
+from ovsfw.compiler.tiers import Course, Helped, ask
 from ovsfw.openflow import match as m
 from ovsfw.openflow.action import Action
-from ovsfw.openflow.flow import Flow
+from ovsfw.openflow.flow import Entry, Flow
 from ovsfw.policy.addresses import Family, Prefix, link_local
 from ovsfw.policy.model import Claim, Direction, Port
 from ovsfw.policy.verdict import BROADCAST, DHCP_CLIENT, NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION
@@ -28,7 +32,11 @@ def network_of(vlan: int) -> int:
 
 def endpoint_value(binding: Binding, port: Port, *, stateless: bool) -> int:
     """The value of ENDPOINT."""
-    return binding.ofport | (p.STATELESS if stateless else 0) | (p.PAIRED if port.pairs else 0)
+    return _value(binding.ofport, stateless=stateless, is_paired=bool(port.pairs))
+
+
+def _value(ofport: int, *, stateless: bool, is_paired: bool) -> int:
+    return ofport | (p.STATELESS if stateless else 0) | (p.PAIRED if is_paired else 0)
 
 
 def judge_for(ofport: int, value: int) -> tuple[Action, ...]:
@@ -47,36 +55,91 @@ def unknown_port(binding: Binding) -> Flow:
     return p.CLASSIFY.flow(Priority.SECOND, (m.IN_PORT(binding.ofport),), (), why)
 
 
+class Shape(NamedTuple):
+    """What the flows of endpoints have in common besides numbers (see `template`).
+
+    `claims` have a MAC address by its place, and a prefix by IP version and length; `course` says how many tiers and
+    groups there are before, at and after, `helped` which way its rules with a helper are.
+    """
+
+    stateless: bool
+    is_paired: bool
+    is_remembered: bool
+    logs_drops: bool
+    macs: int
+    claims: tuple[tuple[int, Family, int], ...]
+    course: tuple[int, int, int]
+    helped: tuple[tuple[Direction, Family], ...]
+
+
 def endpoint_flows(  # noqa: PLR0913 - everything about it
     binding: Binding, port: Port, course: Course, *, stateless: bool, logs_drops: bool = False, helps: bool = False
-) -> Iterator[Flow]:
+) -> Iterator[Entry]:
     """Everything about one endpoint but the way to it, which is the network's.  `course` is whose rules it has.
 
     `logs_drops`: what none of its rules accepts is logged.  `helps`: an endpoint of this host has a rule with a helper.
     """
-    value = endpoint_value(binding, port, stateless=stateless)
+    shape, numbers = measured(binding, port, course, stateless=stateless, logs_drops=logs_drops)
+    yield from _template(shape).flows(numbers)
+    if helps and shape.is_remembered and not stateless:
+        value = endpoint_value(binding, port, stateless=stateless)
+        yield from data_flows(p.ENDPOINT(value), binding.ofport, port, course)
+
+
+def measured(
+    binding: Binding, port: Port, course: Course, *, stateless: bool, logs_drops: bool
+) -> tuple[Shape, Numbers]:
+    """The shape of an endpoint, and its numbers."""
+    macs, claims = port.macs, _claims(port)
+    shape = Shape(
+        stateless,
+        bool(port.pairs),
+        bool(remembered(binding.ofport)),
+        logs_drops,
+        len(macs),
+        tuple([(macs.index(mac), family, length) for mac, (family, _, length) in claims]),
+        (len(course.before), len(course.groups), len(course.after)),
+        tuple([(direction, family) for _, direction, family in course.helped]),
+    )
+    addresses = [prefix.value for _, prefix in claims]
+    hints = [rule.hint for rule in course.helped]
+    asked = (*course.before, *course.groups, *course.after, *hints)
+    return shape, (binding.ofport, network_of(binding.vlan), *macs, *addresses, *asked)
+
+
+@lru_cache(maxsize=1 << 8)
+def _template(shape: Shape) -> Template:
+    return Template(partial(endpoint_by_numbers, shape))
+
+
+def endpoint_by_numbers(shape: Shape, numbers: Numbers) -> Iterator[Flow]:
+    """The flows of an endpoint of some shape."""
+    given = iter(numbers)
+    ofport, network = next(given), next(given)
+    macs = tuple(islice(given, shape.macs))
+    claims = [Claim(macs[at], Prefix(family, next(given), length)) for at, family, length in shape.claims]
+    before, groups, after = (tuple(islice(given, count)) for count in shape.course)
+    course = Course(before, tuple(Helped(next(given), *way) for way in shape.helped), groups, after)
+    value = _value(ofport, stateless=shape.stateless, is_paired=shape.is_paired)
     here = p.ENDPOINT(value)
-    hint = binding.ofport
-    network = load(p.NETWORK, network_of(binding.vlan))
-    enter = (*judge_for(hint, value), load(p.SENDER, remembered(hint)), network, to(p.SPOOF_GUARD))
-    yield p.CLASSIFY.flow(Priority.SECOND, (m.IN_PORT(hint),), enter, cookie(Reason.CLASSIFY, hint))
-    for claim in _claims(port):
-        yield from _claim(here, claim, hint)
-    for mac in port.macs:
-        yield from _mac(here, mac, hint)
-    why = cookie(Reason.GROUPS, hint)
+    known = load(p.SENDER, remembered(ofport)), load(p.NETWORK, network)
+    enter = (*judge_for(ofport, value), *known, to(p.SPOOF_GUARD))
+    yield p.CLASSIFY.flow(Priority.SECOND, (m.IN_PORT(ofport),), enter, cookie(Reason.CLASSIFY, ofport))
+    for claim in claims:
+        yield from _claim(here, claim, ofport)
+    for mac in macs:
+        yield from _mac(here, mac, ofport)
+    why = cookie(Reason.GROUPS, ofport)
     for direction, policy, verdict in (
         (Direction.EGRESS, p.EGRESS_POLICY, p.EGRESS_VERDICT),
         (Direction.INGRESS, p.INGRESS_POLICY, p.INGRESS_VERDICT),
     ):
         yield policy.flow(Priority.FIRST, (here,), (*ask(course, direction), to(verdict)), why)
-        if logs_drops:
+        if shape.logs_drops:
             # Below all that passes, above the flow that drops for every endpoint.
-            yield verdict.flow(Priority.FIFTH, (here,), (LOG_DROPPED,), cookie(Reason.DENIED, hint))
-    if remembered(hint) and not stateless:
-        yield from _established(here, hint, is_paired=bool(port.pairs))
-        if helps:
-            yield from data_flows(here, hint, port, course)
+            yield verdict.flow(Priority.FIFTH, (here,), (LOG_DROPPED,), cookie(Reason.DENIED, ofport))
+    if shape.is_remembered and not shape.stateless:
+        yield from _established(here, ofport, is_paired=shape.is_paired)
 
 
 def remembered(ofport: int) -> int:
@@ -102,14 +165,15 @@ def _established(here: m.Term, ofport: int, *, is_paired: bool) -> Iterator[Flow
         yield state.flow(Priority.THIRD, match, (to(accept),), cookie(Reason.ESTABLISHED, ofport))
 
 
-def _claims(port: Port) -> Iterator[Claim]:
+def _claims(port: Port) -> list[Claim]:
     """What the port claims, and the link-local address that each of its MACs makes."""
     claims = port.claims
-    yield from claims
-    for mac in port.macs:
-        own = link_local(mac)
-        if not any(claim.mac == mac and claim.prefix.contains(own) for claim in claims):
-            yield Claim(mac, own)
+    own = [Claim(mac, link_local(mac)) for mac in port.macs]
+    return [*claims, *(one for one in own if not any(_covers(claim, one) for claim in claims))]
+
+
+def _covers(claim: Claim, other: Claim) -> bool:
+    return claim.mac == other.mac and claim.prefix.contains(other.prefix)
 
 
 def _claim(here: m.Term, claim: Claim, hint: int) -> Iterator[Flow]:

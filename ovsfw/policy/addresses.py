@@ -129,4 +129,5 @@ def link_local(mac: int) -> Prefix:
     >>> str(link_local(0x525400000001))
     'fe80::5054:ff:fe00:1'
     """
-    return Prefix(Family.IPV6, int(netaddr.EUI(mac, version=48).ipv6_link_local()), 128)
+    high, low = mac >> 24, mac & 0xFFFFFF
+    return Prefix(Family.IPV6, 0xFE80 << 112 | (high ^ 0x020000) << 40 | 0xFFFE << 24 | low, 128)
