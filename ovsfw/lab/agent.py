@@ -6,7 +6,8 @@ Runs on the standard library alone.  Returns when the agent listens on the Unix 
 in the background.  A request is one connection: a line of JSON there, a line of JSON back.
 
     {"do": "listen", "services": [["tcp", 80], ...]}    answer NAME on these ports of every ADDRESS, from now on
-    {"do": "probe", "timeout": 0.7, "attempts": 2, "probes": [[token, "tcp", source, destination, port], ...]}
+    {"do": "probe", "timeout": 0.7, "attempts": 2, "at_once": 16,
+     "probes": [[token, "tcp", source, destination, port], ...]}
         "icmp" has no port.  The result of each: {"how", "answer", "source_port"}; "how" is answered, refused, silent
         or the system's word for the error, "answer" is who answered, "source_port" that of the last attempt (of
         an echo request: its identifier).
@@ -109,9 +110,15 @@ class Agent:
         self._heard.clear()
         return tokens
 
-    async def probe(self, probes: list[list[Any]], timeout: float, attempts: int) -> list[dict[str, Any]]:
-        """Send all probes at once."""
-        return await asyncio.gather(*(self._persist(probe, timeout, attempts) for probe in probes))
+    async def probe(self, probes: list[list[Any]], timeout: float, attempts: int, at_once: int) -> list[dict[str, Any]]:
+        """Send all probes; not more of them wait for an answer at a time than the asker says."""
+        turns = asyncio.Semaphore(at_once)
+
+        async def persist(probe: list[Any]) -> dict[str, Any]:
+            async with turns:
+                return await self._persist(probe, timeout, attempts)
+
+        return await asyncio.gather(*map(persist, probes))
 
     async def _persist(self, probe: list[Any], patience: float, attempts: int) -> dict[str, Any]:
         """Try until there is an answer."""

@@ -88,8 +88,7 @@ async def measure(lab: Lab, policy: Policy, chosen: tuple[Service, ...] = ()) ->
 def _unanswered(policy: Policy, planned: Sequence[Probe], answers: Sequence[Answer]) -> list[int]:
     """The numbers of the probes that should have been answered and were not: the machine may just be slow.
 
-    They get more time before they count, again and again as long as that helps some: a slow machine does what fewer
-    of them ask at a time.
+    They get more time before they count, and go a few at a time, again and again as long as that helps some.
     """
     return [
         number
