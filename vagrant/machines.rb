@@ -5,6 +5,7 @@ ARM = RbConfig::CONFIG["host_cpu"] =~ /arm|aarch64/
 BOX, BOX_VERSION = ARM ? ["bento/ubuntu-24.04", "202502.21.0"] : ["debian/bookworm64", "12.20250126.1"]
 MEMORY = Integer(ENV.fetch("OVSFW_MEMORY", "1024"))
 CPUS = Integer(ENV.fetch("OVSFW_CPUS", "2")) # with one, ovs-vswitchd 3.1 loses upcalls when ports come and go
+PATIENCE = ENV.fetch("OVSFW_PATIENCE", "120") # seconds until provision gives up waiting
 
 def common(config)
   config.vm.box = ENV.fetch("OVSFW_BOX", BOX)
