@@ -32,9 +32,9 @@ class Patience(NamedTuple):
 USUAL = Patience(0.7, 2, 10_000)
 # For those that should have been answered.  The machine may just be busy: fewer keep it less busy.
 GREAT = Patience(1.5, 2, 16)
-# What an agent may need beyond that: on a loaded machine, emulated, one was seen to need more than a minute for
-# a whole matrix.  That one is gone is known at once: its connection is refused or closed.
-_OVERHEAD = 300.0
+# What an agent may need beyond that: emulated, beside others on two cores, one needed more than five minutes for its
+# part of a matrix.  That an agent is gone is known at once: its connection is refused or closed.
+_OVERHEAD = 1800.0
 
 
 @dataclass(frozen=True, slots=True)
