@@ -1,7 +1,8 @@
 """A steady stream of numbered packets between two machines, and what became of them.
 
     python3 -I stream.py serve ADDRESS PORT                       echo UDP and TCP, until ended
-    python3 -I stream.py send udp|tcp SOURCE DESTINATION PORT     a packet every 10 ms, until standard input ends
+    python3 -I stream.py send udp|tcp SOURCE DESTINATION PORT [SECONDS]
+                      a packet every 10 ms, or after so many seconds each, until standard input ends
 
 `send` prints as JSON {"sent": how many, "answered": how many came back, "losses": [[from, to, packets], ...]}: the
 times (of time.monotonic()) between which packets were sent of which none came back.  For answers to the last it waits a
@@ -91,7 +92,7 @@ async def serve(address: str, port: int) -> None:
     udp.close()
 
 
-async def send(kind: str, source: str, far: tuple[str, int]) -> None:
+async def send(kind: str, source: str, far: tuple[str, int], every: float = EVERY) -> None:
     """Send until standard input ends, then print."""
     answers = Answers()
     loop = asyncio.get_running_loop()
@@ -112,7 +113,7 @@ async def send(kind: str, source: str, far: tuple[str, int]) -> None:
     while not ended.is_set():
         write(f"{len(sent):0{DIGITS}}".encode())
         sent.append(time.monotonic())
-        await asyncio.sleep(max(0.0, start + len(sent) * EVERY - sent[-1]))
+        await asyncio.sleep(max(0.0, start + len(sent) * every - sent[-1]))
     deadline = time.monotonic() + PATIENCE[kind]
     while len(answers.seen) < len(sent) and time.monotonic() < deadline:  # noqa: ASYNC110 - a condition of any kind
         await asyncio.sleep(EVERY)
@@ -137,8 +138,8 @@ def main() -> None:
     if verb == "serve":
         asyncio.run(serve(words[0], int(words[1])))
     else:
-        kind, source, destination, port = words
-        asyncio.run(send(kind, source, (destination, int(port))))
+        kind, source, destination, port, *every = words
+        asyncio.run(send(kind, source, (destination, int(port)), *map(float, every)))
 
 
 if __name__ == "__main__":
