@@ -12,7 +12,7 @@ from pathlib import Path
 from ovsfw.errors import SwitchError
 
 NAMES = Path("/run/netns")  # ip-netns(8)
-COMMAND_TIMEOUT = 60.0
+COMMAND_TIMEOUT = 300.0  # seconds; emulated beside others, a dozen machines that start at once need more than 60
 PATIENCE = 2.0  # seconds for a process to end after SIGTERM
 
 

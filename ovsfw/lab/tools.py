@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ovsfw.errors import SwitchError
+from ovsfw.lab.netns import COMMAND_TIMEOUT
 from ovsfw.switch.rundir import default_rundir
 
-COMMAND_TIMEOUT = 60.0
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from ovsfw.errors import SwitchError
 from ovsfw.lab.tools import Switch, not_installed
 
-START_TIMEOUT = 30.0
+START_TIMEOUT = 120.0
 STOP_TIMEOUT = 10.0
 PROTOCOLS = "OpenFlow10,OpenFlow13,OpenFlow14,OpenFlow15"
 SERVER, SWITCH = "ovsdb-server", "ovs-vswitchd"
