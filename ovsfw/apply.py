@@ -17,6 +17,7 @@ from ovsfw.compiler.pipeline import HOOK, Priority
 from ovsfw.compiler.recording import sent_by
 from ovsfw.openflow.flow import Flow, FlowSet
 from ovsfw.policy.model import Policy
+from ovsfw.policy.paged import Paged
 from ovsfw.reconciler import Change, Enforced, Installed, carry_out, change_between, enforce, read
 from ovsfw.settling import NOTHING, Settling, Totals
 from ovsfw.switch.channel import Channel
@@ -104,7 +105,7 @@ async def clear(db: str, bridge: str) -> Change:
 def compile_nothing(bindings: Bindings) -> Program:
     """The program of a bridge that ovsfw has left."""
     ofports = (bound.ofport for bound in bindings.endpoints)
-    return Program(FlowSet({}), dict.fromkeys(ofports, False), fragment_ports=False)
+    return Program(FlowSet({}), Paged(dict.fromkeys(ofports, False)), fragment_ports=False)
 
 
 async def compare_with(held: Bridge, policy: Policy) -> Comparison:

@@ -22,6 +22,7 @@ from ovsfw.connections import Due
 from ovsfw.errors import ConfigError, OvsfwError, SwitchError
 from ovsfw.guardian import Guardian
 from ovsfw.policy.model import Policy
+from ovsfw.policy.paged import Paged
 from ovsfw.reconciler import Enforced, carry_out, change_between, enforce, read
 from ovsfw.settling import Settling
 from ovsfw.switch.rundir import rundir_of
@@ -203,7 +204,7 @@ async def _listen(path: Path, answer: _Answer) -> asyncio.AbstractServer:
 def _as_before(before: Comparison) -> Program:
     """What the bridge holds, as something that it could be told to hold."""
     old, settings = before.installed, before.installed.settings
-    no_flood = {ofport: ofport in settings.no_flood for ofport in before.program.no_flood}
+    no_flood = Paged({ofport: ofport in settings.no_flood for ofport in before.program.no_flood})
     return Program(old.ours, no_flood, settings.fragment_ports, settings.connection_limits)
 
 

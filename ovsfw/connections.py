@@ -130,7 +130,8 @@ class Judge:
 
     def zones_of(self, ofports: Collection[int]) -> frozenset[int]:
         """The zones of some endpoints."""
-        return frozenset(zone for zone, ofport in self._endpoints if ofport in ofports)
+        bound = (each for each in self._bindings.endpoints if each.ofport in ofports)
+        return frozenset(network_of(each.vlan) for each in bound if each.port_id in self._policy.ports)
 
     def owner(self, zone: int, mine: Prefix) -> str:
         """The id of the port of this host that an address belongs to; "" for none."""

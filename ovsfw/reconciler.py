@@ -124,14 +124,25 @@ class Installed:
 
 def change_between(ours: FlowSet, settings: Settings, desired: Program) -> Change:
     """What must happen; ports that the program does not speak of keep their flag."""
-    wanted, present = desired.no_flood, settings.no_flood
-    fragment_ports = None if settings.fragment_ports == desired.fragment_ports else desired.fragment_ports
+    wanted, present = desired.no_flood.items(), settings.no_flood
     return Change(
         diff(ours, desired.flows),
-        close=frozenset(ofport for ofport, on in wanted.items() if on and ofport not in present),
-        open=frozenset(ofport for ofport, on in wanted.items() if not on and ofport in present),
-        fragment_ports=fragment_ports,
+        close=frozenset(ofport for ofport, on in wanted if on and ofport not in present),
+        open=frozenset(ofport for ofport, on in wanted if not on and ofport in present),
+        fragment_ports=None if settings.fragment_ports == desired.fragment_ports else desired.fragment_ports,
         limits=_limits_between(settings.connection_limits, desired.connection_limits),
+    )
+
+
+def _change_since(agreed: Program, desired: Program) -> Change:
+    """The same, where all that was agreed holds: it costs no look at every port."""
+    flags = [(ofport, was, on) for ofport, was, on in desired.no_flood.differences(agreed.no_flood)]
+    return Change(
+        diff(agreed.flows, desired.flows),
+        close=frozenset(ofport for ofport, _, on in flags if on),
+        open=frozenset(ofport for ofport, was, on in flags if was and on is False),
+        fragment_ports=None if agreed.fragment_ports == desired.fragment_ports else desired.fragment_ports,
+        limits=_limits_between(agreed.connection_limits, desired.connection_limits),
     )
 
 
@@ -214,15 +225,17 @@ class Reconciler:
         What others do while the switch is read may be in what is read or not, but what is told last is so.
         """
         if self._agreed is not None:
-            desired = self._compile(policy, bindings)
-            base = self._agreed.flows
-            settings = _settings_of(self._agreed) if settings_hold else await _settings(self._switch)
+            agreed, desired = self._agreed, self._compile(policy, bindings)
+            if settings_hold:
+                change = _change_since(agreed, desired)
+            else:
+                change = change_between(agreed.flows, await _settings(self._switch), desired)
         else:
             self._drift = {}
             installed, desired = await asyncio.gather(read(self._switch), self._compile_meanwhile(policy, bindings))
-            base, settings, self.others = installed.ours, installed.settings, installed.others
+            self.others = installed.others
+            change = change_between(installed.ours, installed.settings, desired)
         drift, self._drift = self._drift, {}
-        change = change_between(base, settings, desired)
         return desired, replace(change, flows=corrected(change.flows, drift, desired.flows))
 
     async def _compile_meanwhile(self, policy: Policy, bindings: Bindings) -> Program:
@@ -271,12 +284,6 @@ async def _settings(switch: Switch) -> Settings:
     )
     no_flood = frozenset(ofport for ofport, port in ports.items() if port.no_flood)
     return Settings(no_flood, fragment_ports, limits)
-
-
-def _settings_of(program: Program) -> Settings:
-    """What a program sets."""
-    closed = frozenset(ofport for ofport, on in program.no_flood.items() if on)
-    return Settings(closed, program.fragment_ports, program.connection_limits)
 
 
 class Enforced(NamedTuple):

@@ -8,34 +8,30 @@ depends only on what it is given.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple, TypeVar
 
+from ovsfw.compiler.asking import Asking, group_units, tier_units
 from ovsfw.compiler.bindings import Binding, Bindings, Uplink, VlanMode
-from ovsfw.compiler.endpoints import endpoint_flows, endpoint_value, network_of, unknown_port
-from ovsfw.compiler.groups import RULE_TABLE, group_flows
+from ovsfw.compiler.endpoints import endpoint_flows, unknown_port
+from ovsfw.compiler.groups import RULE_TABLE
 from ovsfw.compiler.helpers import helper_flows
 from ovsfw.compiler.hook import NEUTRON, STANDALONE, Hook
-from ovsfw.compiler.ids import Hints, are_apart, digests, number
-from ovsfw.compiler.networks import Member, network_batches, uplink_flows
+from ovsfw.compiler.host import Endpoint, Host, Local
+from ovsfw.compiler.networks import Networks, uplink_flows
 from ovsfw.compiler.pipeline import NETWORK
 from ovsfw.compiler.recording import NOTHING, Copies, Sends, copied, copies
-from ovsfw.compiler.remotes import Members, Page, Place, Sets, member_flows, referenced, set_names
+from ovsfw.compiler.remotes import Members, Page, Place, Sets, member_flows
 from ovsfw.compiler.standing import standing_flows
-from ovsfw.compiler.tiers import Course, Helped, Numbers, course_of, helped_rules, tier_flows, tier_size
+from ovsfw.compiler.tiers import tier_size
 from ovsfw.compiler.trusted import trusted_flows
 from ovsfw.compiler.units import Unit, Units
-from ovsfw.errors import PolicyError, Problem
-from ovsfw.openflow.flow import Batch, Flow, FlowSet
-from ovsfw.openflow.match import Term
-from ovsfw.policy.decisions import DROPPED
-from ovsfw.policy.helpers import too_many
-from ovsfw.policy.model import MAX_GROUPS, Direction, Network, Policy, Port, SecurityGroup, Tier
-from ovsfw.policy.tiers import rejects, tiers_of, too_long
+from ovsfw.openflow.flow import Batch, Flow, FlowSet, Nest
+from ovsfw.policy import paged
+from ovsfw.policy.model import Direction, Network, Policy
+from ovsfw.policy.paged import Paged
+from ovsfw.policy.tiers import rejects
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +44,7 @@ class Program:
     """
 
     flows: FlowSet
-    no_flood: Mapping[int, bool]
+    no_flood: Paged[int, bool]
     fragment_ports: bool = True
     connection_limits: Mapping[int, int] = field(default_factory=dict)
 
@@ -63,99 +59,18 @@ def compile_policy(policy: Policy, bindings: Bindings, hook: Hook = STANDALONE) 
     return Compiler(hook).compile(policy, bindings)
 
 
-class _Host(NamedTuple):
-    """Everything that the flows of this host's endpoints depend on; `ports` has None where the policy knows no port."""
-
-    bindings: Bindings
-    ports: tuple[Port | None, ...]
-    stateless: frozenset[str]
-    tiers: tuple[Tier, ...]
-    networks: Mapping[str | None, Network]
-    helped: Mapping[str, tuple[Helped, ...]]
-
-    @property
-    def endpoints(self) -> list[tuple[Binding, Port]]:
-        """The endpoints that are filtered."""
-        pairs = zip(self.bindings.endpoints, self.ports, strict=True)
-        return [(binding, port) for binding, port in pairs if port is not None and port.port_security]
-
-    @property
-    def unknown(self) -> tuple[Binding, ...]:
-        """Those that the policy does not know."""
-        pairs = zip(self.bindings.endpoints, self.ports, strict=True)
-        return tuple(binding for binding, port in pairs if port is None)
-
-    @property
-    def unfiltered(self) -> frozenset[str]:
-        """The ids of ports here without port security."""
-        return frozenset(port.id for port in self.ports if port is not None and not port.port_security)
-
-
-class _Local(NamedTuple):
-    """What follows from a `_Host` for everything else.
-
-    `lists` are the lists of groups that endpoints have, `speakers` an endpoint for each, `groups` and `tiers` the
-    numbers of groups and tiers by id, `options` what holds in each network, by the value of NETWORK: there may be ports
-    of several in one VLAN.
-    """
-
-    endpoints: list[tuple[Binding, Port]]
-    lists: frozenset[tuple[str, ...]]
-    speakers: list[Port]
-    groups: Mapping[str, int]
-    tiers: Mapping[str, int]
-    no_flood: Mapping[int, bool]
-    options: Mapping[int, tuple[Network, ...]]
-
-
-class _Asked(NamedTuple):
-    """A group or tier whose rules are asked on this host, and the remote sets that they refer to.
-
-    By table the names of those, and for all of them their digests and their numbers.
-    """
-
-    owner: SecurityGroup | Tier
-    names: Mapping[Place, frozenset[str]]
-    digests: Mapping[str, int]
-    sets: Mapping[str, int]
-
-
-class _Referring(NamedTuple):
-    """Whose rules are asked on this host, and the remote sets by table."""
-
-    asked: list[_Asked]
-    by_place: Mapping[Place, Sets]
-
-
-class _Kind(NamedTuple):
-    """What endpoints with one list of groups have in common: whose rules they have, and how they are asked."""
-
-    course: Course
-    stateless: bool
-    logs_drops: bool
-
-
-T = TypeVar("T")
-_Endpoint = tuple[Binding, Port, _Kind]
-# As many neighbouring ofports are looked at together when one of them differs.
-_PAGE = 16
-
-
 class Compiler:
     """Compiles policies for one hook; its state is a cache of units, and of a few values, by their inputs."""
 
     def __init__(self, hook: Hook = STANDALONE) -> None:
         """Start with nothing remembered."""
         self._hook = hook
-        self._members, self._hints = Members(), Hints()
-        self._referring = _Referring([], {})
+        self._host, self._networks, self._asking, self._members = Host(hook), Networks(), Asking(), Members()
         self._begin(NOTHING)
 
     def _begin(self, sends: Sends) -> None:
         """Begin anew with units whose flows send other copies than before; what is rejected concerns but one unit."""
         self._sends = sends._replace(answers=False)
-        # Batches of endpoints are among them.
-        self._values: dict[Hashable, tuple[object, object]] = {}
         self.units = Units(partial(copied, wanted=copies(self._sends)))
 
     def compile(self, policy: Policy, bindings: Bindings, sends: Sends = NOTHING) -> Program:
@@ -163,68 +78,37 @@ class Compiler:
         if sends._replace(answers=False) != self._sends:
             self._begin(sends)
         sent = copies(sends._replace(answers=sends.answers and rejects(policy)))
-        bindings = _wired(bindings, self._hook)
-        ports = tuple(policy.ports.get(bound.port_id) for bound in bindings.endpoints)
-        groups = policy.security_groups.items()
-        stateless = frozenset(name for name, group in groups if not group.stateful)
-        log_drops = frozenset(name for name, group in groups if sends.logs and group.log in DROPPED)
-        asked_alone = (tuple(policy.security_groups.values()), policy.tiers)
-        helped = self._once("helped", asked_alone, lambda: helped_rules(policy, self._hints.follow(policy)))
-        host = _Host(bindings, ports, stateless, policy.tiers, policy.networks, helped)
-        local = self._once("local", host, lambda: _local(policy, host))
-        rules = (tuple(policy.security_groups.values()), policy.tiers, local.lists, local.groups, local.tiers)
-        before = self._referring
-        referring = self._referring = self._once("referring", rules, lambda: _referring(policy, local, before))
-        kinds = self._kinds(policy, host, local, log_drops)
-        batch = self.units.batch
-        batches = {
-            "frame": batch("frame", (host, sent), lambda: _frame(host, self._hook, sent)),
-            **self._once("endpoints", (host, log_drops), lambda: dict(self._endpoint_batches(policy, local, kinds))),
-            "rules": batch("rules", rules, lambda: _rules(policy, referring, local, self._hints, logs=sends.logs)),
-            **dict(self._member_batches(policy, referring.by_place)),
-        }
+        local = self._host.follow(policy, bindings, logs=sends.logs)
+        asked = self._asking.follow(local)
+        options = self._networks.options(local.endpoints, policy)
+        batches = Nest(
+            frame=self._frame(bindings.uplinks, local, sent),
+            **dict(self._endpoint_batches(policy, local, options)),
+            groups=self.units.pages("groups", asked.groups, sends.logs, group_units),
+            tiers=self.units.batch("tiers", asked.tiers, partial(tier_units, asked.tiers, logs=sends.logs)),
+        )
+        batches.update(self._member_batches(policy, asked.by_place))
         self.units.keep(batches)
-        # A page of endpoints has a batch and a value of one name.
-        for gone in [name for name in self._values if isinstance(name, tuple) and name not in batches]:
-            del self._values[gone]
-        return Program(FlowSet(batches), local.no_flood, connection_limits=_connection_limits(local.options))
+        return Program(FlowSet(batches), local.closed, connection_limits=_connection_limits(options))
 
-    def _kinds(
-        self, policy: Policy, host: _Host, local: _Local, log_drops: AbstractSet[str]
-    ) -> Mapping[tuple[str, ...], _Kind]:
-        """The kind of endpoints with each list of groups; `log_drops` are the groups that want their drops logged."""
-        inputs = (local.groups, local.tiers, host.tiers, host.helped, host.stateless, log_drops)
-        numbers = Numbers(local.groups, local.tiers, host.helped)
-        known: dict[tuple[str, ...], _Kind] = self._once("kinds", inputs, dict)
-        for names in known.keys() - local.lists:
-            del known[names]
-        for names in local.lists - known.keys():
-            course = course_of(policy, names, numbers)
-            stateless = bool(names) and host.stateless.issuperset(names)
-            known[names] = _Kind(course, stateless, not log_drops.isdisjoint(names))
-        return known
+    def _frame(self, uplinks: tuple[Uplink, ...], local: Local, sent: Copies) -> Batch:
+        """What is there whatever the rules say."""
+        outside = (*uplinks, *map(_as_uplink, local.others.get(True, ())))
+        unknown = local.others.get(False, ())
+        return self.units.batch("frame", (outside, unknown, sent), partial(_frame, outside, unknown, self._hook, sent))
 
     def _endpoint_batches(
-        self, policy: Policy, local: _Local, kinds: Mapping[tuple[str, ...], _Kind]
-    ) -> Iterator[tuple[object, Batch]]:
-        """Each endpoint, in pages of neighbouring ofports, and what the networks that they are in know of them."""
-        helps = any(kind.course.helped for kind in kinds.values())
-        yield "helpers", self.units.batch("helpers", helps, partial(_helpers, helps=helps))
-        pages: dict[int, list[_Endpoint]] = defaultdict(list)
-        for binding, port in local.endpoints:
-            pages[binding.ofport // _PAGE].append((binding, port, kinds[port.security_groups]))
-        networks: dict[int, list[Member]] = defaultdict(list)
-        for index, page in pages.items():
-            name = ("endpoints", index)
-            yield name, self.units.batch(name, (page, helps), partial(_endpoints, page, helps=helps))
-            for network, members in self._once(name, page, partial(_members, page)).items():
-                networks[network] += members
+        self, policy: Policy, local: Local, options: Paged[int, tuple[Network, ...]]
+    ) -> Iterator[tuple[str, Batch]]:
+        """Each endpoint, and what the networks that they are in know of them."""
+        batch, pages = self.units.batch, self.units.pages
+        helps = local.helps
+        yield "helpers", batch("helpers", helps, partial(_helpers, helps=helps))
+        yield "endpoints", pages("endpoints", local.endpoints, helps, _endpoints)
+        yield "trusted", pages("trusted", options, None, _trusted)
         sizes = {local.tiers[tier.id]: tier_size(tier, Direction.INGRESS) for tier in policy.tiers}
-        for network, inside in networks.items():
-            for part, inputs, units in network_batches(network, inside, sizes):
-                yield part, self.units.batch(part, inputs, units)
-            name, options = ("trusted", network), local.options[network]
-            yield name, self.units.batch(name, options, partial(_trusted, name, NETWORK(network), options))
+        for name, items, given, units in self._networks.batches(local.endpoints, sizes):
+            yield name, pages(name, items, given, units)
 
     def _member_batches(self, policy: Policy, by_place: Mapping[Place, Sets]) -> Iterator[tuple[object, Batch]]:
         """The remote sets that rules refer to, a batch for each table and page."""
@@ -236,75 +120,11 @@ class Compiler:
                 units = partial(_member_units, name, place, page, sets)
                 yield name, self.units.batch(name, (page, sets), units)
 
-    def _once(self, name: Hashable, inputs: object, build: Callable[[], T]) -> T:
-        """A value that depends on `inputs` alone; the same object while they are equal."""
-        known = self._values.get(name)
-        if known is None or known[0] != inputs:
-            known = self._values[name] = (inputs, build())
-        value: T = known[1]  # type: ignore[assignment] # what has this name was built by the same function
-        return value
 
-
-def _local(policy: Policy, host: _Host) -> _Local:
-    endpoints = host.endpoints
-    speakers = {port.security_groups: port for _, port in reversed(endpoints)}
-    lists = frozenset(speakers)
-    unfiltered = host.unfiltered
-    no_flood = {bound.ofport: bound.port_id not in unfiltered for bound in host.bindings.endpoints}
-    groups, tiers = number({name for names in lists for name in names}), number(tier.id for tier in policy.tiers)
-    options: dict[int, tuple[Network, ...]] = defaultdict(tuple)
-    for (vlan, _), port in {(binding.vlan, port.network_id): port for binding, port in endpoints}.items():
-        options[network_of(vlan)] += (policy.network_of(port),)
-    return _Local(endpoints, lists, [*speakers.values()], groups, tiers, no_flood, options)
-
-
-def _referring(policy: Policy, local: _Local, before: _Referring) -> _Referring:
-    """`before` is what there was last, for what has not changed.
-
-    Raises PolicyError for a port whose rules are more than Open vSwitch can take.
-    """
-    _refuse_too_much(policy, local.speakers)
-    known = {id(asked.owner): asked for asked in before.asked}
-    groups = (policy.security_groups[name] for name in sorted(local.groups))
-    owners: tuple[SecurityGroup | Tier, ...] = (*groups, *tiers_of(policy, local.speakers))
-    asked = [known.get(id(owner)) or _asked(owner) for owner in owners]
-    if _names(asked) == _names(before.asked):
-        pairs = zip(asked, before.asked, strict=True)
-        return before._replace(asked=[new if new is old else new._replace(sets=old.sets) for new, old in pairs])
-    places: dict[Place, dict[str, int]] = defaultdict(dict)
-    if are_apart(each.digests for each in asked):
-        asked = [each if each.sets is each.digests else each._replace(sets=each.digests) for each in asked]
-    else:
-        numbers = number(name for each in asked for name in each.digests)
-        asked = [each._replace(sets={name: numbers[name] for name in each.digests}) for each in asked]
-    for each in asked:
-        for place, names in each.names.items():
-            places[place].update((name, each.sets[name]) for name in names)
-    return _Referring(asked, {place: _same(Sets(found), before.by_place.get(place)) for place, found in places.items()})
-
-
-def _names(asked: Iterable[_Asked]) -> list[Mapping[Place, frozenset[str]]]:
-    """All that the numbers of sets depend on."""
-    return [each.names for each in asked]
-
-
-def _asked(owner: SecurityGroup | Tier) -> _Asked:
-    names = set_names(referenced([owner]))
-    found = digests(name for place in names for name in names[place])
-    return _Asked(owner, names, found, found)
-
-
-def _same(new: T, before: T | None) -> T:
-    """The very object from before, while it is equal."""
-    return before if before is not None and before == new else new
-
-
-def _frame(host: _Host, hook: Hook, sent: Copies) -> Iterator[Unit]:
-    """What is there whatever the rules say.  Only standing flows reject, so only they send copies to be answered."""
+def _frame(outside: tuple[Uplink, ...], unknown: tuple[Binding, ...], hook: Hook, sent: Copies) -> Iterator[Unit]:
+    """Only standing flows reject, so only they send copies to be answered."""
     yield Unit("standing", sent, lambda: copied(standing_flows(hook), sent))
-    outside = _outside(host.bindings, host.unfiltered)
     yield Unit("uplinks", outside, partial(_uplinks, outside, hook))
-    unknown = host.unknown
     yield Unit("unknown", unknown, lambda: map(unknown_port, unknown))
 
 
@@ -313,36 +133,16 @@ def _helpers(*, helps: bool) -> Iterator[Unit]:
         yield Unit("helpers", helps, helper_flows)
 
 
-def _endpoints(page: Iterable[_Endpoint], *, helps: bool) -> Iterator[Unit]:
-    for binding, port, kind in page:
-        course, stateless, logs = kind
+def _endpoints(page: paged.Page[int, Endpoint], helps: bool) -> Iterator[Unit]:  # noqa: FBT001 - what all pages are given
+    for endpoint in page.values():
+        binding, port, (course, stateless, logs) = endpoint
         build = partial(endpoint_flows, binding, port, course, stateless=stateless, logs_drops=logs, helps=helps)
-        yield Unit(("endpoint", binding.ofport), (binding, port, kind, helps), build)
+        yield Unit(("endpoint", binding.ofport), (endpoint, helps), build)
 
 
-def _members(page: Iterable[_Endpoint]) -> dict[int, list[Member]]:
-    """Some endpoints as their networks see them, by network."""
-    found: dict[int, list[Member]] = defaultdict(list)
-    for binding, port, kind in page:
-        value = endpoint_value(binding, port, stateless=kind.stateless)
-        found[network_of(binding.vlan)].append(Member(binding.ofport, value, port.macs, kind.course))
-    return found
-
-
-def _trusted(name: tuple[str, int], here: Term, options: tuple[Network, ...]) -> Iterator[Unit]:
-    yield Unit(name, options, partial(trusted_flows, here, options))
-
-
-def _rules(policy: Policy, referring: _Referring, local: _Local, known: Hints, *, logs: bool) -> Iterator[Unit]:
-    """The groups and tiers that endpoints of this host have.  `logs` never changes in the life of a compiler."""
-    hints = known.follow(policy)
-    for owner, _, _, sets in referring.asked:
-        if isinstance(owner, Tier):
-            given_tier = (owner, local.tiers[owner.id], sets, hints(owner))
-            yield Unit(("tier", owner.id), given_tier, partial(tier_flows, *given_tier, logs=logs))
-        else:
-            given = (owner, local.groups[owner.id], sets, hints(owner))
-            yield Unit(("group", owner.id), given, partial(group_flows, *given, logs=logs))
+def _trusted(page: paged.Page[int, tuple[Network, ...]], _: None) -> Iterator[Unit]:
+    for network, options in page.items():
+        yield Unit(("trusted", network), options, partial(trusted_flows, NETWORK(network), options))
 
 
 def _member_units(name: tuple[object, ...], place: Place, page: Page, sets: Sets) -> Iterator[Unit]:
@@ -360,31 +160,9 @@ def _connection_limits(options: Mapping[int, Iterable[Network]]) -> dict[int, in
     return {zone: min(limits) for zone, limits in every.items() if limits}
 
 
-def _refuse_too_much(policy: Policy, ports: list[Port]) -> None:
-    """Open vSwitch would silently drop what such a port sends and gets.  Documents are refused before; others here."""
-    problems = [
-        Problem(f"port {port.id} has {len(port.security_groups):,} security groups; Open vSwitch can take {MAX_GROUPS}")
-        for port in ports
-        if len(port.security_groups) > MAX_GROUPS
-    ]
-    problems += [Problem(text) for text in (*too_long(policy, ports), *too_many(policy, ports))]
-    if problems:
-        raise PolicyError(problems)
-
-
-def _wired(bindings: Bindings, hook: Hook) -> Bindings:
-    """Nobody knows the endpoints that are not ready."""
-    if not any(bound.vlan in hook.unwired for bound in bindings.endpoints):
-        return bindings
-    wired = (bound._replace(port_id="") if bound.vlan in hook.unwired else bound for bound in bindings.endpoints)
-    return Bindings(tuple(wired), bindings.uplinks)
-
-
-def _outside(bindings: Bindings, unfiltered: AbstractSet[str]) -> tuple[Uplink, ...]:
-    """Uplinks, and endpoints without port security: to the filter they are ports like any other."""
-    ports = (bound for bound in bindings.endpoints if bound.port_id in unfiltered)
-    access = (Uplink(bound.ofport, VlanMode.ACCESS if bound.vlan else VlanMode.TRUNK, bound.vlan) for bound in ports)
-    return (*bindings.uplinks, *access)
+def _as_uplink(bound: Binding) -> Uplink:
+    """An endpoint without port security: to the filter it is a port like any other."""
+    return Uplink(bound.ofport, VlanMode.ACCESS if bound.vlan else VlanMode.TRUNK, bound.vlan)
 
 
 def _uplinks(outside: tuple[Uplink, ...], hook: Hook) -> Iterator[Flow]:

@@ -7,7 +7,7 @@ are.  Open vSwitch asks of a conjunction id only that it be unique within its ta
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from hashlib import blake2s
 from typing import NamedTuple
@@ -99,6 +99,17 @@ class _Digested(NamedTuple):
     hints: dict[str, int]
 
 
+class Hinted(NamedTuple):
+    """The hints of one policy's rules; `apart` are those whose digests are alike, and what these push on."""
+
+    known: Mapping[int, _Digested]
+    apart: Mapping[str, int]
+
+    def __call__(self, owner: Owner) -> Mapping[str, int]:
+        """Those of a group or tier by the ids of its rules; the very same as before where nothing differs."""
+        return _with(self.known[id(owner)].hints, self.apart)
+
+
 class Hints:
     """The hints of the rules of each group and tier, as `hint_numbers` has them.
 
@@ -112,8 +123,8 @@ class Hints:
         self._by_digest: dict[int, list[str]] = {}
         self._crowded: set[int] = set()
 
-    def follow(self, policy: Policy) -> Callable[[Owner], Mapping[str, int]]:
-        """For each group and tier of a policy, the hints of its rules by their ids."""
+    def follow(self, policy: Policy) -> Hinted:
+        """Those of each group and tier of a policy, until the next one is followed."""
         every: tuple[Owner, ...] = (*policy.security_groups.values(), *policy.tiers)
         # What is known is held here, so that nothing new has its place in memory.
         owners = {id(owner): owner for owner in every}
@@ -126,8 +137,7 @@ class Hints:
             self._known[new] = _digested(owners[new])
             for name, value in self._known[new].digests.items():
                 self._note(value, [*self._by_digest.get(value, ()), name])
-        known, apart = self._known, _hints(told_apart(self._by_digest, self._crowded, HINTS))
-        return lambda owner: _with(known[id(owner)].hints, apart)
+        return Hinted(self._known, _hints(told_apart(self._by_digest, self._crowded, HINTS)))
 
     def _note(self, value: int, names: list[str]) -> None:
         """The names with a digest; each as often as there are groups with such a rule."""

@@ -7,26 +7,28 @@ flow fits into 64 KiB; what is longer is cut into pages, and where that cannot b
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ovsfw.compiler import pipeline as p
 from ovsfw.compiler.bindings import Uplink, VlanMode
-from ovsfw.compiler.endpoints import judge_for, network_of, remembered
+from ovsfw.compiler.endpoints import endpoint_value, judge_for, network_of, remembered
+from ovsfw.compiler.following import Index, Joined
 from ovsfw.compiler.hook import STANDALONE, Hook
+from ovsfw.compiler.host import Endpoint
 from ovsfw.compiler.packets import IP, IPV6, PRIORITY_TAGGED, UNTAG, load, to
 from ovsfw.compiler.pipeline import Priority, Reason, Table, cookie
 from ovsfw.compiler.remembering import ACCEPTED
 from ovsfw.compiler.tiers import Course, ask, cost_of
-from ovsfw.compiler.units import Unit
+from ovsfw.compiler.units import PageUnits, Unit
 from ovsfw.errors import PolicyError, Problem
 from ovsfw.openflow import match as m
 from ovsfw.openflow.action import Action, Ct, Output
 from ovsfw.openflow.flow import Flow
 from ovsfw.policy.addresses import format_mac
-from ovsfw.policy.model import Direction
+from ovsfw.policy.model import Direction, Network, Policy
+from ovsfw.policy.paged import Page, Paged
 
 # A port is 16 bytes of a flow, a class 40.
 OUTPUTS_PER_FLOW = 3000
@@ -35,8 +37,10 @@ OUTPUTS_PER_FLOW = 3000
 RESUBMITS_PER_PASS = 2900
 # What judging costs an endpoint without conntrack besides its groups; with conntrack, that is a pass of its own.
 RESUBMITS_PER_ENDPOINT = 6
-# MAC addresses are looked at by their last bits, so that one that is new costs a look at few.
-_PAGES = 64
+# Keys of what is looked at page by page.
+_Way = tuple[int, int]
+_Class = tuple[int, Course]
+_Costs = tuple[tuple[int, int], ...]
 
 
 class Member(NamedTuple):
@@ -48,37 +52,98 @@ class Member(NamedTuple):
     course: Course
 
 
-def network_batches(
-    network: int, members: Sequence[Member], sizes: Mapping[int, int]
-) -> Iterator[tuple[tuple[str, int, int], object, Callable[[], Iterable[Unit]]]]:
-    """Batches of units (see `units`): the way to endpoints in pages by MAC address, and what goes to all.
+class Networks:
+    """The networks of this host, by the value of NETWORK; its state is what there was last."""
 
-    `network` is a value of NETWORK; `sizes` says how many lookups each tier costs, by its number.
-    """
-    pages: dict[int, list[tuple[int, Member]]] = defaultdict(list)
-    for member in sorted(members):
-        for mac in member.macs:
-            pages[mac % _PAGES].append((mac, member))
-    for number, page in pages.items():
-        yield ("forward", network, number), (page, sizes), partial(_forward_units, network, page, sizes)
-    yield ("all", network, 0), (members, sizes), partial(_all_units, network, members, sizes)
+    def __init__(self) -> None:
+        """Start with none."""
+        self._ways: Index[int, Endpoint, Member] = Index(_ways)
+        self._ofports: Index[int, Endpoint, int] = Index(_ofport)
+        self._names: Index[int, Endpoint, str] = Index(_name)
+        self._options: Joined[int, tuple[str, ...], tuple[Network, ...]] = Joined()
+        self._classes: Index[int, Endpoint, int] = Index(_class_of)
+        self._costs: Joined[_Class, tuple[int, ...], tuple[int, int]] = Joined()
+        self._costs_of: Index[_Class, tuple[int, int], tuple[int, int]] = Index(lambda key, cost: ((key[0], cost),))
+        self._pages: Joined[int, tuple[int, ...], _Costs] = Joined()
+
+    def batches(
+        self, endpoints: Paged[int, Endpoint], sizes: Mapping[int, int]
+    ) -> Iterator[tuple[str, Paged[Any, Any], object, PageUnits]]:
+        """Batches of units in pages (see `units`): the way to each endpoint, and what goes to all of a network.
+
+        `sizes` says how many lookups each tier costs, by its number.
+        """
+        yield "forward", self._ways.follow(endpoints), sizes, _forward_units
+        ofports = self._ofports.follow(endpoints)
+        yield "flood", ofports, None, _flood_units
+        classes = self._classes.follow(endpoints)
+        yield "fan-out", classes, None, _class_units
+        costs = self._costs_of.follow(
+            self._costs.follow(classes, lambda key, sharing: (sharing[0], 2 + cost_of(key[1], sizes)), given=sizes)
+        )
+        none: _Costs = ()
+        yield (
+            "pages",
+            self._pages.follow(
+                ofports, lambda network, _: costs.get(network, none), leans=(costs, lambda network: (network,))
+            ),
+            None,
+            _page_units,
+        )
+
+    def options(self, endpoints: Paged[int, Endpoint], policy: Policy) -> Paged[int, tuple[Network, ...]]:
+        """What the policy says of each; there may be ports of several networks in one VLAN."""
+
+        def said(_: int, names: tuple[str, ...]) -> tuple[Network, ...]:
+            found = [name or None for name in names]
+            return tuple(policy.networks.get(name) or Network(name) for name in dict.fromkeys(found))
+
+        return self._options.follow(self._names.follow(endpoints), said, given=policy.networks)
 
 
-def _forward_units(network: int, page: Iterable[tuple[int, Member]], sizes: Mapping[int, int]) -> Iterator[Unit]:
-    owners: dict[int, list[Member]] = defaultdict(list)
-    for mac, member in page:
-        owners[mac].append(member)
-    for mac, sharing in owners.items():
+def _ways(ofport: int, endpoint: Endpoint) -> Iterator[tuple[_Way, Member]]:
+    binding, port, kind = endpoint
+    value, macs = endpoint_value(binding, port, stateless=kind.stateless), port.macs
+    for mac in macs:
+        yield (network_of(binding.vlan), mac), Member(ofport, value, macs, kind.course)
+
+
+def _ofport(ofport: int, endpoint: Endpoint) -> Iterator[tuple[int, int]]:
+    yield network_of(endpoint.binding.vlan), ofport
+
+
+def _name(_: int, endpoint: Endpoint) -> Iterator[tuple[int, str]]:
+    yield network_of(endpoint.binding.vlan), endpoint.port.network_id or ""
+
+
+def _class_of(ofport: int, endpoint: Endpoint) -> Iterator[tuple[_Class, int]]:
+    """Endpoints with one course are asked at once; one without groups and tiers gets nothing."""
+    if any(endpoint.kind.course):
+        yield (network_of(endpoint.binding.vlan), endpoint.kind.course), ofport
+
+
+def _forward_units(page: Page[_Way, tuple[Member, ...]], sizes: Mapping[int, int]) -> Iterator[Unit]:
+    for (network, mac), sharing in page.items():
         _refuse_too_many(mac, sharing, sizes)
-        build = partial(_forward, p.NETWORK(network), mac, sharing)
-        yield Unit(("forward", network, mac), tuple(sharing), build)
+        yield Unit(("forward", network, mac), sharing, partial(_forward, p.NETWORK(network), mac, sharing))
 
 
-def _all_units(network: int, members: Sequence[Member], sizes: Mapping[int, int]) -> Iterator[Unit]:
-    why = cookie(Reason.FLOOD, network)
-    ofports = tuple(sorted(member.ofport for member in members))
-    yield Unit(("flood", network), ofports, partial(_to_all, p.FLOOD, (p.NETWORK(network),), ofports, why))
-    yield from _fan_out(network, members, sizes, why)
+def _flood_units(page: Page[int, tuple[int, ...]], _: None) -> Iterator[Unit]:
+    for network, ofports in page.items():
+        why = cookie(Reason.FLOOD, network)
+        yield Unit(("flood", network), ofports, partial(_to_all, p.FLOOD, (p.NETWORK(network),), ofports, why))
+
+
+def _class_units(page: Page[_Class, tuple[int, ...]], _: None) -> Iterator[Unit]:
+    for (network, course), sharing in page.items():
+        why = cookie(Reason.FLOOD, network)
+        yield Unit(("fan-out", network, course), sharing, partial(_class, course, sharing, why))
+
+
+def _page_units(page: Page[int, _Costs], _: None) -> Iterator[Unit]:
+    for network, costs in page.items():
+        why = cookie(Reason.FLOOD, network)
+        yield Unit(("pages", network), costs, partial(_pages, p.NETWORK(network), costs, why))
 
 
 def _forward(here: m.Term, mac: int, sharing: Sequence[Member]) -> Iterator[Flow]:
@@ -112,21 +177,6 @@ def _to_all(table: Table, match: m.Match, ofports: Sequence[int], why: int) -> I
             actions += [load(p.OUTPUT_PAGE, number + 1), to(table), load(p.OUTPUT_PAGE, 0)]
         terms = (*match, p.OUTPUT_PAGE(number)) if number else match
         yield table.flow(Priority.FIRST if number else Priority.SECOND, terms, tuple(actions), why)
-
-
-def _fan_out(network: int, members: Sequence[Member], sizes: Mapping[int, int], why: int) -> Iterator[Unit]:
-    """Judge once per course; an endpoint without groups and tiers gets nothing."""
-    classes: dict[Course, list[int]] = defaultdict(list)
-    for member in members:
-        if any(member.course):
-            classes[member.course].append(member.ofport)
-    costs: list[tuple[int, int]] = []
-    for course, sharing in classes.items():
-        sharing.sort()
-        costs.append((sharing[0], 2 + cost_of(course, sizes)))
-        yield Unit(("fan-out", network, course), tuple(sharing), partial(_class, course, sharing, why))
-    costs.sort()
-    yield Unit(("pages", network), tuple(costs), partial(_pages, p.NETWORK(network), costs, why))
 
 
 def _class(course: Course, sharing: Sequence[int], why: int) -> Iterator[Flow]:

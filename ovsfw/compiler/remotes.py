@@ -95,7 +95,7 @@ Page = tuple[Bucket, ...]
 _Owner = TypeVar("_Owner", Port, AddressGroup)
 
 
-def _paged(owners: Mapping[str, _Owner]) -> Paged[_Owner]:
+def _paged(owners: Mapping[str, _Owner]) -> Paged[str, _Owner]:
     """A policy of which parts change brings them in pages."""
     return owners if isinstance(owners, Paged) else Paged(owners)
 
@@ -110,8 +110,8 @@ class Members:
     def __init__(self) -> None:
         """Start empty."""
         self._followed = Policy()
-        self._ports: Paged[Port] = Paged()
-        self._address_groups: Paged[AddressGroup] = Paged()
+        self._ports: Paged[str, Port] = Paged()
+        self._address_groups: Paged[str, AddressGroup] = Paged()
         self._buckets = [Bucket() for _ in range(len(_FIRST) * PAGES * BUCKETS)]
         self._pages: list[Page] = [self._page(page) for page in range(len(_FIRST) * PAGES)]
 
@@ -120,11 +120,11 @@ class Members:
         fresh: set[int] = set()
         if policy.ports is not self._followed.ports:
             before, self._ports = self._ports, _paged(policy.ports)
-            for port_before, port in self._ports.differences(before):
+            for _, port_before, port in self._ports.differences(before):
                 self._replace(fresh, _of_port(port_before), _of_port(port))
         if policy.address_groups is not self._followed.address_groups:
             groups, self._address_groups = self._address_groups, _paged(policy.address_groups)
-            for group_before, group in self._address_groups.differences(groups):
+            for _, group_before, group in self._address_groups.differences(groups):
                 self._replace(fresh, _of_address_group(group_before), _of_address_group(group))
         self._followed = policy
         for page in {number // BUCKETS for number in fresh}:

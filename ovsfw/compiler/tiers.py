@@ -7,7 +7,7 @@ list.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from ovsfw.compiler import pipeline as p
@@ -17,7 +17,7 @@ from ovsfw.compiler.pipeline import Priority, Reason, cookie
 from ovsfw.openflow.action import Action, Load, Place
 from ovsfw.openflow.flow import Flow
 from ovsfw.policy.addresses import Family
-from ovsfw.policy.model import Direction, Policy, Position, SecurityGroup, Tier
+from ovsfw.policy.model import Direction, Policy, Position, Tier
 from ovsfw.policy.tiers import LOOKUPS_PER_GROUP, size
 
 TIERS = {Direction.EGRESS: p.EGRESS_TIERS, Direction.INGRESS: p.INGRESS_TIERS}
@@ -51,16 +51,6 @@ class Numbers(NamedTuple):
     groups: Mapping[str, int]
     tiers: Mapping[str, int]
     helped: Mapping[str, tuple[Helped, ...]]
-
-
-def helped_rules(policy: Policy, hints: Callable[[SecurityGroup], Mapping[str, int]]) -> dict[str, tuple[Helped, ...]]:
-    """The rules with a helper, by the ids of the groups that have any; `hints` has those of each group's rules."""
-    found: dict[str, tuple[Helped, ...]] = {}
-    for name, group in policy.security_groups.items():
-        if group.helped:
-            numbers = hints(group)
-            found[name] = tuple(Helped(numbers[rule.id], rule.direction, rule.family) for rule in group.helped)
-    return found
 
 
 def course_of(policy: Policy, names: tuple[str, ...], numbers: Numbers) -> Course:

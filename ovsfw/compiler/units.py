@@ -7,11 +7,12 @@ objects.  So a small change costs what it touches, and what comes out depends on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Hashable, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from ovsfw.errors import PolicyError, Problem
-from ovsfw.openflow.flow import Batch, Entry, Part, part_of
+from ovsfw.openflow.flow import Batch, Entry, Nest, Part, part_of
+from ovsfw.policy.paged import Branch, Page, Paged, Tree
 
 _TOO_LONG = (
     "one flow would be longer than the 64 KiB that OpenFlow has for it; "
@@ -33,9 +34,16 @@ class _Made(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    inputs: object
+    """`inside` are the batches of which it is made, where it is too long for one."""
+
+    inputs: Any
     units: Mapping[Hashable, _Made]
     parts: Batch
+    inside: tuple[_Batch, ...] = ()
+
+
+# The units in a page of a mapping, with what they depend on besides; the same for all pages.
+PageUnits = Callable[[Page[Any, Any], Any], Iterable[Unit]]
 
 
 class Units:
@@ -55,11 +63,30 @@ class Units:
         """
         known = self._batches.get(name)
         if known is None or known.inputs != inputs:
-            before = known.units if known else {}
-            made = {unit.name: self._make(unit, before.get(unit.name)) for unit in units()}
-            known = _Batch(inputs, made, {unit: part for unit, (_, part) in made.items()})
-            self._batches[name] = known
+            known = self._batches[name] = self._batch(inputs, units(), known)
         return known.parts
+
+    def pages(self, name: Hashable, items: Paged[Any, Any], given: object, units: PageUnits) -> Batch:
+        """The same of a mapping, page by page; those that are the very same are not looked into while `given` is equal.
+
+        Raises PolicyError for a flow that OpenFlow cannot hold.
+        """
+        known = self._batches[name] = self._tree(items.tree, given, units, self._batches.get(name))
+        return known.parts
+
+    def _tree(self, tree: Tree[Any, Any], given: object, units: PageUnits, before: _Batch | None) -> _Batch:
+        if before is not None and before.inputs[0] is tree and before.inputs[1] == given:
+            return before
+        if not isinstance(tree, Branch):
+            return self._batch((tree, given), units(tree, given), before)
+        olds = before.inside if before and before.inside else (before,) * len(tree.pages)
+        inside = tuple(self._tree(page, given, units, old) for page, old in zip(tree.pages, olds, strict=True))
+        return _Batch((tree, given), {}, Nest(enumerate(batch.parts for batch in inside)), inside)
+
+    def _batch(self, inputs: object, units: Iterable[Unit], known: _Batch | None) -> _Batch:
+        before = dict(_units(known)) if known else {}
+        made = {unit.name: self._make(unit, before.get(unit.name)) for unit in units}
+        return _Batch(inputs, made, {name: part for name, (_, part) in made.items()})
 
     def keep(self, names: Container[Hashable]) -> None:
         """Forget all batches but these."""
@@ -75,3 +102,9 @@ class Units:
         except OverflowError:
             what = " ".join(map(str, unit.name)) if isinstance(unit.name, tuple) else str(unit.name)
             raise PolicyError([Problem(f"{what}: {_TOO_LONG}")]) from None
+
+
+def _units(batch: _Batch) -> Iterator[tuple[Hashable, _Made]]:
+    yield from batch.units.items()
+    for inside in batch.inside:
+        yield from _units(inside)

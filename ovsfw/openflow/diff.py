@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ovsfw.openflow.flow import Flow, FlowSet, Key, Value
+from ovsfw.openflow.flow import Batch, Flow, FlowSet, Key, Nest, Part, Value, parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def _compared(installed: FlowSet, desired: FlowSet) -> tuple[Mapping[Key, Value]
     have: dict[Key, Value] = {}
     want: dict[Key, Value] = {}
     for old_batch, new_batch in _differing(installed.batches, desired.batches):
-        for old, new in _differing(old_batch or {}, new_batch or {}):
+        for old, new in _between(old_batch, new_batch):
             have.update(old or {})
             want.update(new or {})
     return have, want
@@ -71,6 +71,16 @@ def _differing(old: Mapping[object, _Half], new: Mapping[object, _Half]) -> Iter
         if before is not after:
             yield before, after
     yield from ((old[name], None) for name in old.keys() - new.keys())
+
+
+def _between(old: Batch | None, new: Batch | None) -> Iterator[tuple[Part | None, Part | None]]:
+    """The parts of two batches that are not the same object."""
+    if isinstance(old, Nest) and isinstance(new, Nest):
+        for pair in _differing(old, new):
+            yield from _between(*pair)
+    else:
+        # A batch may have been cut into several.
+        yield from _differing(dict(parts(old or {})), dict(parts(new or {})))
 
 
 def corrected(change: Diff, found: Mapping[Key, Value | None], desired: FlowSet) -> Diff:

@@ -88,7 +88,15 @@ def flow(table: int, priority: int, match: Match, actions: tuple[Action, ...], c
 
 
 Part = Mapping[Key, Value]
-Batch = Mapping[object, Part]
+
+
+class Nest(dict[object, "Batch"]):
+    """Batches in a batch."""
+
+    __slots__ = ()
+
+
+Batch = Mapping[object, Part] | Nest
 
 
 class DuplicateFlowError(ValueError):
@@ -127,7 +135,7 @@ class FlowSet(Mapping[Key, Value]):
     @property
     def parts(self) -> dict[object, Part]:
         """The parts of all batches, by name."""
-        return {name: part for batch in self.batches.values() for name, part in batch.items()}
+        return {name: part for batch in self.batches.values() for name, part in parts(batch)}
 
     @property
     def flat(self) -> Mapping[Key, Value]:
@@ -135,7 +143,7 @@ class FlowSet(Mapping[Key, Value]):
         if self._flat is None:
             flat: dict[Key, Value] = {}
             for batch in self.batches.values():
-                for part in batch.values():
+                for _, part in parts(batch):
                     flat.update(part)
             if len(flat) != len(self):
                 raise DuplicateFlowError("two parts of a flow set claim one key")
@@ -149,9 +157,18 @@ class FlowSet(Mapping[Key, Value]):
         return iter(self.flat)
 
     def __len__(self) -> int:
-        return sum(len(part) for batch in self.batches.values() for part in batch.values())
+        return sum(len(part) for batch in self.batches.values() for _, part in parts(batch))
 
     def flows(self) -> Iterator[Flow]:
         """Every flow, by table, then highest priority first, then match."""
         ordered = sorted(self.flat, key=lambda key: (key[0], -_KEY.unpack_from(key)[1], key))
         return (Flow(key, self.flat[key]) for key in ordered)
+
+
+def parts(batch: Batch) -> Iterator[tuple[object, Part]]:
+    """All parts of a batch, by name."""
+    if isinstance(batch, Nest):
+        for inside in batch.values():
+            yield from parts(inside)
+    else:
+        yield from batch.items()

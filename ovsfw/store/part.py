@@ -59,7 +59,7 @@ class Part:
     _wrong: dict[Key, PolicyError] = field(default_factory=dict)
     # What was made of the above, as long as it is the same.
     _whole: dict[str, SecurityGroup] = field(default_factory=dict)
-    _trimmed: Paged[Port] = field(default_factory=Paged)
+    _trimmed: Paged[str, Port] = field(default_factory=Paged)
     _fresh: set[str] = field(default_factory=set)  # ports that came, changed or went since
     _known: frozenset[str] = frozenset()
 

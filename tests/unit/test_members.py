@@ -52,7 +52,7 @@ def test_it_says_what_the_last_policy_says(history: list[Policy]) -> None:
 
 @given(st.lists(strategies.policies(), min_size=2, max_size=4))
 def test_it_follows_ports_in_pages_as_any_others(history: list[Policy]) -> None:
-    members, ports = Members(), Paged[Port]()
+    members, ports = Members(), Paged[str, Port]()
     for policy in history:
         ports = ports.changed({**dict.fromkeys(ports), **policy.ports})
         assert members.follow(dataclasses.replace(policy, ports=ports)) == Members().follow(policy)

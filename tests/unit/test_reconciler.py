@@ -14,6 +14,7 @@ from ovsfw.openflow import match as m
 from ovsfw.openflow.diff import Diff
 from ovsfw.openflow.flow import Flow, FlowSet, flow
 from ovsfw.policy.model import Policy, Port
+from ovsfw.policy.paged import Paged
 from ovsfw.reconciler import Change, Reconciler, Settings, change_between, read
 from tests.fakes import FakeSwitch
 from tests.strategies import mac
@@ -97,9 +98,9 @@ def test_flows_stay_as_they_are_when_a_port_cannot_be_closed() -> None:
 
 def test_what_the_program_does_not_name_keeps_its_flag() -> None:
     present = Settings(frozenset({1, 7}), fragment_ports=True)
-    change = change_between(FlowSet({}), present, Program(FlowSet({}), {1: True, 2: True, 3: False}))
+    change = change_between(FlowSet({}), present, Program(FlowSet({}), Paged({1: True, 2: True, 3: False})))
     assert change == Change(Diff(), close=frozenset({2}), open=frozenset(), fragment_ports=None)
-    change = change_between(FlowSet({}), present, Program(FlowSet({}), {1: False}, fragment_ports=False))
+    change = change_between(FlowSet({}), present, Program(FlowSet({}), Paged({1: False}), fragment_ports=False))
     assert change == Change(Diff(), close=frozenset(), open=frozenset({1}), fragment_ports=False)
 
 
