@@ -12,6 +12,7 @@ from ovsfw.compiler.hook import Hook
 from ovsfw.compiler.ids import Hinted, Hints, number
 from ovsfw.compiler.tiers import Course, Helped, Numbers, course_of
 from ovsfw.errors import PolicyError, Problem
+from ovsfw.openflow.flow import DuplicateFlowError
 from ovsfw.policy.decisions import DROPPED
 from ovsfw.policy.helpers import too_many
 from ovsfw.policy.model import MAX_GROUPS, Policy, Port, SecurityGroup, Tier
@@ -141,7 +142,10 @@ class Host:
         gone, come = spliced(self._seen, bindings.endpoints)
         changes: dict[int, Binding | None] = {bound.ofport: None for bound in gone}
         changes.update({bound.ofport: self._wired(bound) for bound in come})
-        self._bindings, self._seen = self._bindings.changed(changes), bindings.endpoints
+        now = self._bindings.changed(changes)
+        if len(now) != len(bindings.endpoints):
+            raise DuplicateFlowError("two endpoints have one OpenFlow port")
+        self._bindings, self._seen = now, bindings.endpoints
         ports, ofports = self._ports.follow(policy.ports), self._ofports.follow(self._bindings)
         return self._plugged.follow(
             self._bindings,
