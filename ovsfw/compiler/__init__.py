@@ -118,7 +118,7 @@ class Compiler:
             for index, page in enumerate(pages[place[1]]):
                 name = ("members", table, index)
                 units = partial(_member_units, name, place, page, sets)
-                yield name, self.units.batch(name, (page, sets), units)
+                yield name, self.units.batch(name, (page, page.numbers(place, sets)), units)
 
 
 def _frame(outside: tuple[Uplink, ...], unknown: tuple[Binding, ...], hook: Hook, sent: Copies) -> Iterator[Unit]:

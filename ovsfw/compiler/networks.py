@@ -8,7 +8,7 @@ flow fits into 64 KiB; what is longer is cut into pages, and where that cannot b
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from ovsfw.compiler import pipeline as p
@@ -24,8 +24,8 @@ from ovsfw.compiler.tiers import Course, ask, cost_of
 from ovsfw.compiler.units import PageUnits, Unit
 from ovsfw.errors import PolicyError, Problem
 from ovsfw.openflow import match as m
-from ovsfw.openflow.action import Action, Ct, Output
-from ovsfw.openflow.flow import Flow
+from ovsfw.openflow.action import Action, Ct, Output, apply_actions, encode_action
+from ovsfw.openflow.flow import VALUE_HEAD, Flow
 from ovsfw.policy.addresses import format_mac
 from ovsfw.policy.model import Direction, Network, Policy
 from ovsfw.policy.paged import Page, Paged
@@ -172,11 +172,28 @@ def _to_all(table: Table, match: m.Match, ofports: Sequence[int], why: int) -> I
     """Out of many ports, in ascending order; a list too long for one flow goes on in further ones of its table."""
     pages = [ofports[at : at + OUTPUTS_PER_FLOW] for at in range(0, len(ofports), OUTPUTS_PER_FLOW)]
     for number, page in enumerate(pages):
-        actions: list[Action] = [UNTAG, *map(Output, page)]
+        onward: tuple[Action, ...] = ()
         if page is not pages[-1]:
-            actions += [load(p.OUTPUT_PAGE, number + 1), to(table), load(p.OUTPUT_PAGE, 0)]
+            onward = (load(p.OUTPUT_PAGE, number + 1), to(table), load(p.OUTPUT_PAGE, 0))
         terms = (*match, p.OUTPUT_PAGE(number)) if number else match
-        yield table.flow(Priority.FIRST if number else Priority.SECOND, terms, tuple(actions), why)
+        bare = table.flow(Priority.FIRST if number else Priority.SECOND, terms, (UNTAG, *onward), why)
+        yield _with(bare, (encode_action(UNTAG), *map(_out, page), *map(encode_action, onward)))
+
+
+def _with(bare: Flow, actions: Iterable[bytes]) -> Flow:
+    """The same flow with other actions; as bytes, so that one that comes does not cost the encoding of all others."""
+    return Flow(bare.key, bare.value[:VALUE_HEAD] + apply_actions(b"".join(actions)))
+
+
+@lru_cache(maxsize=1 << 16)
+def _out(ofport: int) -> bytes:
+    return encode_action(Output(ofport))
+
+
+@lru_cache(maxsize=1 << 16)
+def _judged(leader: int) -> bytes:
+    """Judge the class that is called after this one."""
+    return encode_action(load(p.CLASS, leader)) + encode_action(to(p.FAN_OUT_CLASS))
 
 
 def _class(course: Course, sharing: Sequence[int], why: int) -> Iterator[Flow]:
@@ -192,17 +209,18 @@ def _pages(here: m.Term, costs: Iterable[tuple[int, int]], why: int) -> Iterator
 
     `costs` are the ofports that classes are called after, in ascending order, and what each class costs.
     """
-    pages: list[list[Action]] = [[]]
+    pages: list[list[bytes]] = [[]]
     room = RESUBMITS_PER_PASS
     for leader, cost in costs:
         if room < cost:
             pages.append([])
             room = RESUBMITS_PER_PASS
-        pages[-1] += [load(p.CLASS, leader), to(p.FAN_OUT_CLASS)]
+        pages[-1].append(_judged(leader))
         room -= cost
     single = len(pages) == 1
     for number, page in enumerate(pages):
-        yield p.FAN_OUT_PAGE.flow(Priority.FIRST, (here, p.CLASS_PAGE(number)), tuple(page), why)
+        bare = p.FAN_OUT_PAGE.flow(Priority.FIRST, (here, p.CLASS_PAGE(number)), (to(p.FAN_OUT_CLASS),), why)
+        yield _with(bare, page)
     onward: list[Action] = []
     for number in range(len(pages)):
         # Conntrack is only asked because it gives each page a pass of its own; nothing is committed.

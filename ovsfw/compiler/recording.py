@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeAlias
 
 from ovsfw.compiler.pipeline import OWNER, Reason, read_cookie
 from ovsfw.openflow.action import Copy, encode_action, encode_actions
-from ovsfw.openflow.flow import Entry, Flow, Key, Value
+from ovsfw.openflow.flow import VALUE_HEAD, Entry, Flow, Key, Value
 
 # What drops: these reasons stand on no flow that lets a packet pass.
 DROPS = frozenset(
@@ -44,7 +44,6 @@ LOG_RATE, LOG_BURST = 100, 200
 LOG_ACCEPTED = Copy(LOGGER, ACCEPTED_METER, COPIED_BYTES)
 LOG_DROPPED = Copy(LOGGER, DROPPED_METER, COPIED_BYTES)
 
-_VALUE_HEAD = 16
 Copies: TypeAlias = Mapping[Reason, tuple[Copy, ...]]
 
 
@@ -82,13 +81,13 @@ def copied(flows: Iterable[Entry], wanted: Copies) -> Iterable[Entry]:
 
 def _copied(flows: Iterable[Entry], wanted: Copies) -> Iterator[Entry]:
     for key, value in flows:
-        logs = _BARE.get(value[_VALUE_HEAD:])
+        logs = _BARE.get(value[VALUE_HEAD:])
         why = None if logs is None else read_cookie(Flow(key, value).cookie)
         if logs is None or why is None:
             yield key, value
         else:
             actions = encode_actions((*wanted.get(why[0], ()), *logs))
-            yield key, value[:_VALUE_HEAD] + actions
+            yield key, value[:VALUE_HEAD] + actions
 
 
 def _instructions(
@@ -113,7 +112,7 @@ def is_drop(instructions: bytes) -> bool:
 
 def sent_by(flows: Mapping[Key, Value]) -> Sends:
     """Which copies the flows on a switch send."""
-    found = {value[_VALUE_HEAD:] for value in flows.values()}
+    found = {value[VALUE_HEAD:] for value in flows.values()}
     logs = encode_action(LOG_ACCEPTED), encode_action(LOG_DROPPED)
     return Sends(
         records=not found.isdisjoint(_RECORDS),

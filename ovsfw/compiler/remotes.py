@@ -66,32 +66,49 @@ _NOTHING: _Share = ((), set())
 _FIRST = {family: number * PAGES * BUCKETS for number, family in enumerate(Family)}
 
 
-class Bucket(dict[Prefix, tuple[Names, ...]]):
+class _Asked:
+    """Addresses with the sets they are in, of which each table asks for some."""
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        """All sets that one of the addresses is in."""
+        return self._all_names()
+
+    @cached_property
+    def _known(self) -> dict[Place, tuple[Sets, dict[str, int]]]:
+        return {}
+
+    def _all_names(self) -> frozenset[str]:
+        raise NotImplementedError
+
+    def numbers(self, place: Place, sets: Sets) -> dict[str, int]:
+        """The numbers of those of its sets that the rules of a table refer to; the very same while they are equal."""
+        known = self._known.get(place)
+        if known is None or known[0] is not sets:
+            numbers = sets.numbers
+            found = {name: numbers[name] for name in self._names & numbers.keys()}
+            known = sets, known[1] if known is not None and known[1] == found else found
+            self._known[place] = known
+        return known[1]
+
+
+class Bucket(_Asked, dict[Prefix, tuple[Names, ...]]):
     """Some addresses of one IP version, each with the sets that its owners put it into.
 
     Never written to once it has been handed out.
     """
 
-    @cached_property
-    def _names(self) -> frozenset[str]:
-        """All sets that one of the addresses is in."""
+    def _all_names(self) -> frozenset[str]:
         return frozenset(name for owners in self.values() for names in owners for name in names)
 
-    @cached_property
-    def _asked(self) -> dict[Place, tuple[Sets, dict[str, int]]]:
-        return {}
 
-    def numbers(self, place: Place, sets: Sets) -> dict[str, int]:
-        """The numbers of those of its sets that the rules of a table refer to; the answer is kept for next time."""
-        known = self._asked.get(place)
-        if known is None or known[0] is not sets:
-            numbers = sets.numbers
-            known = sets, {name: numbers[name] for name in self._names if name in numbers}
-            self._asked[place] = known
-        return known[1]
+class Page(_Asked, tuple[Bucket, ...]):  # noqa: SLOT001 - it remembers an answer
+    """Some buckets."""
+
+    def _all_names(self) -> frozenset[str]:
+        return frozenset[str]().union(*(bucket._names for bucket in self))  # noqa: SLF001 - of the same kind
 
 
-Page = tuple[Bucket, ...]
 _Owner = TypeVar("_Owner", Port, AddressGroup)
 
 
@@ -132,7 +149,7 @@ class Members:
         return {family: self._pages[first // BUCKETS :][:PAGES] for family, first in _FIRST.items()}
 
     def _page(self, page: int) -> Page:
-        return tuple(self._buckets[page * BUCKETS : (page + 1) * BUCKETS])
+        return Page(self._buckets[page * BUCKETS : (page + 1) * BUCKETS])
 
     def _replace(self, fresh: set[int], before: _Share, after: _Share) -> None:
         """Each owner counts once, so that an address stays as long as anybody has it."""
@@ -155,9 +172,13 @@ class Members:
     def _bucket(self, fresh: set[int], prefix: Prefix) -> Bucket:
         """The one that an address belongs into; `fresh` are those that were copied for this policy.
 
-        Any spreading will do that depends on nothing but the prefix.
+        Any spreading will do that depends on nothing but the prefix.  Neighbours are together: they often are in the
+        same sets, and a set that is new here then is in few pages.
         """
-        number = _FIRST[prefix[0]] + hash(prefix) % (PAGES * BUCKETS)
+        family, value, length = prefix
+        block = value >> (32 if family is Family.IPV4 else 128) - length >> 4
+        page, bucket = hash((block >> 5, length)) % PAGES, (block ^ block >> 5 ^ block >> 10) % BUCKETS
+        number = _FIRST[family] + page * BUCKETS + bucket
         if number not in fresh:
             fresh.add(number)
             self._buckets[number] = Bucket(self._buckets[number])

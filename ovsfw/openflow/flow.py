@@ -18,6 +18,8 @@ from ovsfw.openflow.match import Match, decode_match, encode_match
 _KEY = struct.Struct("!BH")
 # cookie, idle timeout, hard timeout, flags, importance
 _VALUE = struct.Struct("!QHHHH")
+VALUE_HEAD = _VALUE.size
+"""How much of a value comes before the instructions."""
 
 # table, priority, OXM TLVs without header and padding
 Key = bytes
