@@ -22,7 +22,7 @@ from ovsfw.compiler.host import Endpoint, Host, Local
 from ovsfw.compiler.networks import Networks, uplink_flows
 from ovsfw.compiler.pipeline import NETWORK
 from ovsfw.compiler.recording import NOTHING, Copies, Sends, copied, copies
-from ovsfw.compiler.remotes import Members, Page, Place, Sets, member_flows
+from ovsfw.compiler.remotes import Members, Page, Place, Sets, View, member_flows
 from ovsfw.compiler.standing import standing_flows
 from ovsfw.compiler.tiers import tier_size
 from ovsfw.compiler.trusted import trusted_flows
@@ -118,7 +118,7 @@ class Compiler:
             for index, page in enumerate(pages[place[1]]):
                 name = ("members", table, index)
                 units = partial(_member_units, name, place, page, sets)
-                yield name, self.units.batch(name, (page, page.numbers(place, sets)), units)
+                yield name, self.units.batch(name, View(page, sets), units)
 
 
 def _frame(outside: tuple[Uplink, ...], unknown: tuple[Binding, ...], hook: Hook, sent: Copies) -> Iterator[Unit]:

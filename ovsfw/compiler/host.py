@@ -106,6 +106,7 @@ class Host:
         self._helped: Index[str, Speaker, str] = Index(_helped)
         self._security_groups: Pages[str, SecurityGroup] = Pages()
         self._numbers: Mapping[str, int] = {}
+        self._numbered: Paged[str, tuple[List, ...]] = Paged()
         self._speakers: Joined[str, tuple[List, ...], Speaker] = Joined()
         self._kinds: Joined[List, tuple[int, ...], Kind] = Joined()
         self._endpoints: Joined[int, Plugged, Endpoint] = Joined()
@@ -160,8 +161,10 @@ class Host:
     def _follow_speakers(
         self, policy: Policy, groups: Paged[str, tuple[List, ...]], hints: Hinted
     ) -> Paged[str, Speaker]:
-        if groups.keys() != self._numbers.keys():
-            self._numbers = number(groups)
+        if groups is not self._numbered:
+            found = number(groups)
+            self._numbers = self._numbers if found == self._numbers else found
+            self._numbered = groups
         numbers = self._numbers
 
         def speaker(name: str, _: object) -> Speaker:

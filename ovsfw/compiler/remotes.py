@@ -66,47 +66,57 @@ _NOTHING: _Share = ((), set())
 _FIRST = {family: number * PAGES * BUCKETS for number, family in enumerate(Family)}
 
 
-class _Asked:
-    """Addresses with the sets they are in, of which each table asks for some."""
-
-    @cached_property
-    def _names(self) -> frozenset[str]:
-        """All sets that one of the addresses is in."""
-        return self._all_names()
-
-    @cached_property
-    def _known(self) -> dict[Place, tuple[Sets, dict[str, int]]]:
-        return {}
-
-    def _all_names(self) -> frozenset[str]:
-        raise NotImplementedError
-
-    def numbers(self, place: Place, sets: Sets) -> dict[str, int]:
-        """The numbers of those of its sets that the rules of a table refer to; the very same while they are equal."""
-        known = self._known.get(place)
-        if known is None or known[0] is not sets:
-            numbers = sets.numbers
-            found = {name: numbers[name] for name in self._names & numbers.keys()}
-            known = sets, known[1] if known is not None and known[1] == found else found
-            self._known[place] = known
-        return known[1]
-
-
-class Bucket(_Asked, dict[Prefix, tuple[Names, ...]]):
+class Bucket(dict[Prefix, tuple[Names, ...]]):
     """Some addresses of one IP version, each with the sets that its owners put it into.
 
     Never written to once it has been handed out.
     """
 
-    def _all_names(self) -> frozenset[str]:
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """All sets that one of the addresses is in."""
         return frozenset(name for owners in self.values() for names in owners for name in names)
 
+    @cached_property
+    def _asked(self) -> dict[Place, tuple[Sets, dict[str, int]]]:
+        return {}
 
-class Page(_Asked, tuple[Bucket, ...]):  # noqa: SLOT001 - it remembers an answer
-    """Some buckets."""
+    def numbers(self, place: Place, sets: Sets) -> dict[str, int]:
+        """The numbers of those of its sets that the rules of a table refer to; the answer is kept for next time."""
+        known = self._asked.get(place)
+        if known is None or known[0] is not sets:
+            known = self._asked[place] = sets, sets.some(self.names)
+        return known[1]
 
-    def _all_names(self) -> frozenset[str]:
-        return frozenset[str]().union(*(bucket._names for bucket in self))  # noqa: SLF001 - of the same kind
+
+class Page(tuple[Bucket, ...]):  # noqa: SLOT001 - it remembers an answer
+    """Some buckets; never written to."""
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """All sets that one of the addresses is in."""
+        return frozenset[str]().union(*(bucket.names for bucket in self))
+
+
+class View:
+    """What the flows of a page depend on: the page, and those numbers of sets that are in it.
+
+    Two are compared by no more than is needed, for a page that has changed has names that nobody has looked at yet.
+    """
+
+    __slots__ = ("page", "sets")
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, page: Page, sets: Sets) -> None:
+        self.page, self.sets = page, sets
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, View) or self.page is not other.page:
+            return False
+        if self.sets is other.sets:
+            return True
+        names = self.page.names
+        return self.sets.some(names) == other.sets.some(names)
 
 
 _Owner = TypeVar("_Owner", Port, AddressGroup)
@@ -213,6 +223,11 @@ class Sets:
 
     numbers: Mapping[str, int]
     _values: dict[tuple[Names, ...], Value | None] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def some(self, names: frozenset[str]) -> dict[str, int]:
+        """Of these alone."""
+        numbers = self.numbers
+        return {name: numbers[name] for name in names & numbers.keys()}
 
     def of(self, owners: tuple[Names, ...]) -> tuple[int, ...]:
         """The sets that an address is in, in ascending order."""

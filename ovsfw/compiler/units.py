@@ -64,6 +64,9 @@ class Units:
         known = self._batches.get(name)
         if known is None or known.inputs != inputs:
             known = self._batches[name] = self._batch(inputs, units(), known)
+        elif known.inputs is not inputs:
+            # What is equal may hold on to more of the past.
+            self._batches[name] = known._replace(inputs=inputs)
         return known.parts
 
     def pages(self, name: Hashable, items: Paged[Any, Any], given: object, units: PageUnits) -> Batch:
