@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,13 @@ import pytest
 
 from ovsfw.compiler import Compiler, compile_policy
 from ovsfw.compiler.stats import stats
-from ovsfw.lab.shapes import SHAPES
+from ovsfw.lab.shapes import SHAPES, sized
 from ovsfw.openflow import wire
 from ovsfw.openflow.diff import Diff, diff
 from ovsfw.openflow.flow import FlowSet
-from tests.benchmarks.changes import KINDS
+from ovsfw.policy.document import parse
+from ovsfw.policy.paged import Paged
+from tests.benchmarks.changes import KINDS, Change, Situation
 from tests.benchmarks.world import bindings, policy
 
 GOLDEN = Path(__file__).parent / "golden" / "work.json"
@@ -76,3 +81,32 @@ def test_a_change_costs_so_much(name: str) -> None:
     made = compiler.units.made
     assert compiler.compile(*after).flows.batches.keys() == new.flows.batches.keys()
     assert compiler.units.made == made, "nothing has changed, and something was compiled again"
+
+
+def grown(times: int) -> Situation:
+    """Everything so many times: ports here and elsewhere, and groups."""
+    document = sized(local=100 * times, remote=500 * times, groups=25 * times, rules=8)
+    found = parse(json.dumps(document), f"x {times}")
+    found = replace(found, ports=Paged(found.ports))
+    return found, bindings(found)
+
+
+def calls(change: Change, now: Situation) -> int:
+    """How many functions are called to compile and to compare: the same on any machine."""
+    before, after = change(now, 0)
+    compiler, called = Compiler(), Counter[str]()
+    old = compiler.compile(*before)
+    sys.setprofile(lambda _frame, event, _arg: called.update((event,)))
+    try:
+        diff(old.flows, compiler.compile(*after).flows)
+    finally:
+        sys.setprofile(None)
+    return called["call"] + called["c_call"]
+
+
+def test_a_change_costs_no_more_where_there_is_more_of_all_else() -> None:
+    """Four times as much of everything: what looks at each port, or each group, would take four times as many calls."""
+    small, large = grown(1), grown(4)
+    for name, change in KINDS.items():
+        few, many = calls(change, small), calls(change, large)
+        assert many <= 1.7 * few, f"{name}: {few} calls, and {many} with four times as much"
