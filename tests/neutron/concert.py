@@ -203,9 +203,9 @@ def _mark(on: Machines) -> str:
 
 
 def queue_outage(bench: Bench, on: Machines) -> None:
-    """Without RabbitMQ traffic keeps its policy; a change that was made meanwhile is there with the next one.
+    """Without RabbitMQ traffic keeps its policy; later changes hold, those of the outage when the agent starts anew.
 
-    Neutron's agent may subscribe again after the first was told of, so that it never hears of that one alone.
+    Neutron's agent may subscribe again after those were told of, and asks for nothing that it has once been told.
     """
     with _live(on):
         bench.lab.kill("rabbitmq")
@@ -222,6 +222,8 @@ def queue_outage(bench: Bench, on: Machines) -> None:
         made.append(tcp(on.web, 81))
         arrived = until(lambda: connects(on.client, on.server, 81), "a change arrives", BACK_TIMEOUT)
         bench.times["RabbitMQ is back, until a change holds"] = arrived
+        bench.lab.kill_agent(bench.host)
+        bench.lab.start_agent(bench.host)
         until(lambda: connects(on.client, on.server, 443), "the change of the outage arrives", BACK_TIMEOUT)
     for each in made:
         delete("security-group-rule", each)
