@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from hashlib import blake2s
+from operator import is_
 from typing import NamedTuple
 
 from ovsfw.compiler.pipeline import HINT_BIT, HINTS
@@ -122,10 +123,14 @@ class Hints:
         self._known: dict[int, _Digested] = {}
         self._by_digest: dict[int, list[str]] = {}
         self._crowded: set[int] = set()
+        self._every: tuple[Owner, ...] = ()
+        self._hinted = Hinted(self._known, {})
 
     def follow(self, policy: Policy) -> Hinted:
         """Those of each group and tier of a policy, until the next one is followed."""
         every: tuple[Owner, ...] = (*policy.security_groups.values(), *policy.tiers)
+        if len(every) == len(self._every) and all(map(is_, every, self._every)):
+            return self._hinted
         # What is known is held here, so that nothing new has its place in memory.
         owners = {id(owner): owner for owner in every}
         for gone in self._known.keys() - owners.keys():
@@ -137,7 +142,9 @@ class Hints:
             self._known[new] = _digested(owners[new])
             for name, value in self._known[new].digests.items():
                 self._note(value, [*self._by_digest.get(value, ()), name])
-        return Hinted(self._known, _hints(told_apart(self._by_digest, self._crowded, HINTS)))
+        apart = _hints(told_apart(self._by_digest, self._crowded, HINTS))
+        self._every, self._hinted = every, Hinted(self._known, apart)
+        return self._hinted
 
     def _note(self, value: int, names: list[str]) -> None:
         """The names with a digest; each as often as there are groups with such a rule."""

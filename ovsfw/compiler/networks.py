@@ -7,8 +7,10 @@ flow fits into 64 KiB; what is longer is cut into pages, and where that cannot b
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from ovsfw.compiler import pipeline as p
@@ -204,23 +206,25 @@ def _class(course: Course, sharing: Sequence[int], why: int) -> Iterator[Flow]:
     yield from _to_all(p.FAN_OUT_DELIVER, (here, ACCEPTED[p.INGRESS_RULE]), sharing, why)
 
 
-def _pages(here: m.Term, costs: Iterable[tuple[int, int]], why: int) -> Iterator[Flow]:
+def _pages(here: m.Term, costs: _Costs, why: int) -> Iterator[Flow]:
     """All classes, cut into pages that Open vSwitch can take; each page but a single one is a packet's new pass.
 
     `costs` are the ofports that classes are called after, in ascending order, and what each class costs.
     """
-    pages: list[list[bytes]] = [[]]
-    room = RESUBMITS_PER_PASS
-    for leader, cost in costs:
-        if room < cost:
-            pages.append([])
-            room = RESUBMITS_PER_PASS
-        pages[-1].append(_judged(leader))
-        room -= cost
+    leaders = [leader for leader, _ in costs]
+    spent = [*accumulate(cost for _, cost in costs)]
+    pages: list[list[int]] = []
+    begin = 0
+    while begin < len(leaders) or not pages:
+        end = bisect_right(spent, (spent[begin - 1] if begin else 0) + RESUBMITS_PER_PASS)
+        # One that costs more than a pass has one to itself.
+        end = max(end, begin + 1)
+        pages.append(leaders[begin:end])
+        begin = end
     single = len(pages) == 1
     for number, page in enumerate(pages):
         bare = p.FAN_OUT_PAGE.flow(Priority.FIRST, (here, p.CLASS_PAGE(number)), (to(p.FAN_OUT_CLASS),), why)
-        yield _with(bare, page)
+        yield _with(bare, map(_judged, page))
     onward: list[Action] = []
     for number in range(len(pages)):
         # Conntrack is only asked because it gives each page a pass of its own; nothing is committed.

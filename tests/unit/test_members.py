@@ -12,7 +12,7 @@ from ovsfw.compiler.groups import RULE_TABLE, clause, remote_field
 from ovsfw.compiler.ids import remote_name
 from ovsfw.compiler.packets import IP_OF, prefix_terms
 from ovsfw.compiler.pipeline import Reason, cookie
-from ovsfw.compiler.remotes import Members, Sets, member_flows
+from ovsfw.compiler.remotes import Bucket, Members, Page, Sets, View, member_flows
 from ovsfw.openflow.flow import Flow
 from ovsfw.openflow.text import format_flow
 from ovsfw.policy.addresses import Family, Prefix
@@ -95,3 +95,12 @@ def test_the_short_way_makes_the_same_flow(direction: Direction, family: Family,
     table = RULE_TABLE[direction, family]
     assert flow == clause(table, match, sets.of(owners), 1, cookie(Reason.MEMBER)), format_flow(flow)
     assert not list(member_flows((direction, family), {prefix: owners}, Sets({"group:c": 1})))
+
+
+def test_a_page_depends_on_the_numbers_of_its_own_sets() -> None:
+    page = Page((Bucket({Prefix.parse("10.0.0.1"): (("group:a",),)}),))
+    one = View(page, Sets({"group:a": 1, "group:b": 2}))
+    assert one == View(page, Sets({"group:a": 1, "group:c": 2}))
+    assert one != View(page, Sets({"group:a": 3, "group:b": 2}))
+    assert one != View(page, Sets({}))
+    assert one != View(Page(page), one.sets)
