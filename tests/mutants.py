@@ -55,7 +55,7 @@ MUTATIONS = (
     Mutation("source ports are not asked for", "groups", "(*match, *source, *destination)", "(*match, *destination)"),
     Mutation("remote sets have only their group's half", "groups", "Conjunction(number, dimension, 2)",
              "Conjunction(number, 1, 2)"),
-    Mutation("rules of remote sets are plain rules", "groups", "(m.CONJ_ID(sets[remote_name(rule.remote)]),)", "()"),
+    Mutation("rules of remote sets are plain rules", "groups", "(m.CONJ_ID(of_set),)", "()"),
     Mutation("prefixes of rules are not asked for", "groups",
              "remote = prefix_terms(remote_field(rule.direction, rule.family), rule.remote)", "remote = ()"),
     Mutation("an address is in one remote set alone", "remotes", "for name in names if name in numbers}))",

@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import lru_cache, partial
 from itertools import product
+from operator import attrgetter
+from typing import NamedTuple
 
 from ovsfw.compiler import pipeline as p
 from ovsfw.compiler.ids import remote_name
@@ -18,12 +21,24 @@ from ovsfw.compiler.packets import DESTINATION_OF, IP_OF, PORT_FIELD, SOURCE_OF,
 from ovsfw.compiler.pipeline import Priority, Reason, Table, cookie
 from ovsfw.compiler.portrange import masks
 from ovsfw.compiler.recording import LOG_ACCEPTED, LOG_DROPPED
+from ovsfw.compiler.template import Numbers, Template
 from ovsfw.openflow import match as m
 from ovsfw.openflow.action import Conjunction
-from ovsfw.openflow.flow import Flow
+from ovsfw.openflow.flow import Entry, Flow, Key, Value, joined
 from ovsfw.policy.addresses import Family, Prefix
 from ovsfw.policy.decisions import is_logged
-from ovsfw.policy.model import Action, Direction, Log, PortRange, Rule, SecurityGroup
+from ovsfw.policy.model import (
+    Action,
+    Direction,
+    Helper,
+    Log,
+    PortRange,
+    Remote,
+    RemoteAddressGroup,
+    RemoteGroup,
+    Rule,
+    SecurityGroup,
+)
 from ovsfw.policy.verdict import ANY_PORT, SCTP, TCP, UDP, UNMATCHABLE_PORTS
 
 RULE_TABLE = {
@@ -50,7 +65,7 @@ def remote_field(direction: Direction, family: Family) -> m.Field:
 
 def group_flows(
     group: SecurityGroup, number: int, sets: Mapping[str, int], hints: Mapping[str, int], *, logs: bool = False
-) -> Iterator[Flow]:
+) -> Iterator[Entry]:
     """The rules of a group.  `sets` numbers the remote sets, `hints` the rules; `logs`: what is to be logged is.
 
     Rules with a helper are asked alone (see `helpers`), and so is what they say of data connections.
@@ -81,38 +96,102 @@ def rules_flows(
     sets: Mapping[str, int],
     hints: Mapping[str, int],
     log: Collection[str] = frozenset(),
-) -> Iterator[Flow]:
+) -> Iterator[Entry]:
     """Some rules that are asked at once, when `number` is in GROUP; all with one action.  `log` are ids of rules.
 
     Where two rules claim one flow, the one whose id sorts first has it; both say the same of the same packets.
     """
-    here = p.GROUP(number)
-    clauses: dict[tuple[Table, m.Match], set[int]] = defaultdict(set)
-    taken: set[bytes] = set()
-    for rule in sorted(rules, key=lambda rule: rule.id):
-        for flow in _rule_flows(rule, here, sets, hints[rule.id], log=rule.id in log):
-            if flow.key not in taken:
-                taken.add(flow.key)
-                yield flow
-        if isinstance(rule.remote, Prefix | None):
-            continue
-        table = RULE_TABLE[rule.direction, rule.family]
-        for match in services(rule):
-            clauses[table, (here, *match)].add(sets[remote_name(rule.remote)])
-    for (table, match), members in clauses.items():
-        yield clause(table, match, members, 2, cookie(Reason.GROUPS, number & ~p.DATA))
+    clauses: dict[Key, dict[int, Value]] = defaultdict(dict)
+    taken: set[Key] = set()
+    for rule in sorted(rules, key=attrgetter("id")):
+        of_set = sets[remote_name(rule.remote)] if isinstance(rule.remote, RemoteGroup | RemoteAddressGroup) else 0
+        flows = [*_flows_of(rule, number, of_set, hints[rule.id], log=rule.id in log)]
+        own = len(flows) // 2 if of_set else len(flows)
+        for key, value in flows[:own]:
+            if key not in taken:
+                taken.add(key)
+                yield key, value
+        for key, value in flows[own:]:
+            clauses[key][of_set] = value
+    for key, values in clauses.items():
+        yield key, joined([values[of_set] for of_set in sorted(values)])
 
 
-def clause(table: Table, match: m.Match, members: set[int] | tuple[int, ...], dimension: int, why: int) -> Flow:
+def clause(table: Table, match: m.Match, members: Iterable[int], dimension: int, why: int) -> Flow:
     """One value of one dimension of each of some conjunctions."""
-    return table.flow(
-        Priority.SECOND, match, tuple(Conjunction(number, dimension, 2) for number in sorted(members)), why
-    )
+    return table.flow(Priority.SECOND, match, tuple(Conjunction(number, dimension, 2) for number in members), why)
 
 
-def _rule_flows(rule: Rule, here: m.Term, sets: Mapping[str, int], hint: int, *, log: bool) -> Iterator[Flow]:
+class RuleShape(NamedTuple):
+    """What the flows of rules have in common besides numbers (see `template`).
+
+    `remote` is the length of a prefix, -1 for a set; `has` says of ICMP type and code, source port and port whether
+    there are any.  `is_data`: whether the number that stands in GROUP is about data that a helper expects.
+    """
+
+    direction: Direction
+    family: Family
+    protocol: int | None
+    remote: int | None
+    has: tuple[bool, ...]
+    action: Action
+    helper: Helper | None
+    is_data: bool
+    log: bool
+
+
+_A_SET = -1
+
+
+def _flows_of(rule: Rule, number: int, of_set: int, hint: int, *, log: bool) -> Iterable[Entry]:
+    """All that speaks for a rule; where its remote is a set, whose number is `of_set`, then as many clauses."""
+    if any(ports is not None and ports.first != ports.last for ports in (rule.ports, rule.source_ports)):
+        # A range is cut into masks, so it is more than numbers.
+        return _written(rule, number, of_set, hint, log=log)
+    shape, numbers = measured_rule(rule, number, of_set, hint, log=log)
+    return _template(shape).flows(numbers)
+
+
+def measured_rule(rule: Rule, number: int, of_set: int, hint: int, *, log: bool) -> tuple[RuleShape, Numbers]:
+    """The shape of a rule that names no more than one port each way, and its numbers."""
+    to_port, from_port, remote = rule.ports, rule.source_ports, rule.remote
+    length, far = _A_SET if of_set else None, of_set
+    if isinstance(remote, Prefix):
+        _, far, length = remote
+    given = rule.icmp_type, rule.icmp_code, from_port and from_port.first, to_port and to_port.first
+    has = tuple([value is not None for value in given])
+    is_data = bool(number & p.DATA)
+    shape = RuleShape(rule.direction, rule.family, rule.protocol, length, has, rule.action, rule.helper, is_data, log)
+    return shape, (number, hint, far, *[value for value in given if value is not None])
+
+
+@lru_cache(maxsize=1 << 9)
+def _template(shape: RuleShape) -> Template:
+    return Template(partial(rule_by_numbers, shape))
+
+
+def rule_by_numbers(shape: RuleShape, numbers: Numbers) -> Iterator[Flow]:
+    """The flows of a rule of some shape."""
+    number, hint, far, *rest = numbers
+    given = iter(rest)
+    kind, code, from_port, to_port = [next(given) if has else None for has in shape.has]
+    remote: Remote = None
+    if shape.remote is not None:
+        remote = RemoteGroup("") if shape.remote == _A_SET else Prefix(shape.family, far, shape.remote)
+    rule = Rule(
+        "", shape.direction, shape.family, shape.protocol, _single(to_port), kind, code, remote, shape.action,
+        _single(from_port), helper=shape.helper,
+    )  # fmt: skip
+    return _written(rule, number, far if shape.remote == _A_SET else 0, hint, log=shape.log)
+
+
+def _single(port: int | None) -> PortRange | None:
+    return None if port is None else PortRange(port, port)
+
+
+def _written(rule: Rule, number: int, of_set: int, hint: int, *, log: bool) -> Iterator[Flow]:
     """The flows that speak for a rule: each only writes the rule's hint, and what it says; it may send a copy too."""
-    table = RULE_TABLE[rule.direction, rule.family]
+    here, table = p.GROUP(number), RULE_TABLE[rule.direction, rule.family]
     copies = (LOG_ACCEPTED if rule.action is Action.ALLOW else LOG_DROPPED,) if log else ()
     says = SAYS[rule.action] | (p.HELPED if rule.helper else 0)
     speak = (load(VERDICT[rule.direction], (hint & ~p.HINT_BIT) | says), *copies)
@@ -122,9 +201,12 @@ def _rule_flows(rule: Rule, here: m.Term, sets: Mapping[str, int], hint: int, *,
         remote = prefix_terms(remote_field(rule.direction, rule.family), rule.remote)
     elif rule.remote is not None:
         # Below the plain rules, so that a packet which a plain rule accepts never looks for members.
-        priority, remote = Priority.SECOND, (m.CONJ_ID(sets[remote_name(rule.remote)]),)
+        priority, remote = Priority.SECOND, (m.CONJ_ID(of_set),)
     for match in services(rule):
         yield table.flow(priority, (here, *match, *remote), speak, why)
+    if of_set:
+        for match in services(rule):
+            yield clause(table, (here, *match), (of_set,), 2, cookie(Reason.GROUPS, number & ~p.DATA))
 
 
 def services(rule: Rule) -> Iterator[m.Match]:

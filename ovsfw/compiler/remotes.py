@@ -16,8 +16,7 @@ from ovsfw.compiler.groups import RULE_TABLE, clause, remote_field
 from ovsfw.compiler.ids import remote_name
 from ovsfw.compiler.packets import IP_OF, prefix_terms
 from ovsfw.compiler.pipeline import Reason, cookie
-from ovsfw.openflow.action import Conjunction, apply_actions, encode_action
-from ovsfw.openflow.flow import Entry, Value
+from ovsfw.openflow.flow import Entry, Value, joined
 from ovsfw.policy.addresses import Family, Prefix
 from ovsfw.policy.model import (
     AddressGroup,
@@ -274,15 +273,11 @@ def _around(place: Place, length: int) -> tuple[bytes, bytes]:
 
 
 def _value(numbers: Iterable[int]) -> Value:
-    """The value of `clause` for these sets, put together from bytes: nearly every address has one of its own."""
-    return _HEAD + apply_actions(b"".join(map(_membership, numbers)))
+    """What `clause` gives for all these sets at once; nearly every address has one of its own."""
+    return joined([_membership(number) for number in numbers])
 
 
 @lru_cache(maxsize=1 << 16)
-def _membership(number: int) -> bytes:
+def _membership(number: int) -> Value:
     """What makes an address a member of one set."""
-    return encode_action(Conjunction(number, 1, 2))
-
-
-# That of one in no set: cookie, timeouts, flags and importance, and no actions.
-_HEAD = clause(RULE_TABLE[Direction.INGRESS, Family.IPV4], (IP_OF[Family.IPV4],), (), 1, _WHY).value
+    return clause(RULE_TABLE[Direction.INGRESS, Family.IPV4], (IP_OF[Family.IPV4],), (number,), 1, _WHY).value

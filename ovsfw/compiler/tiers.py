@@ -15,7 +15,7 @@ from ovsfw.compiler.groups import RULE_TABLE, VERDICT, logged, rules_flows
 from ovsfw.compiler.packets import IP_OF, load, to
 from ovsfw.compiler.pipeline import Priority, Reason, cookie
 from ovsfw.openflow.action import Action, Load, Place
-from ovsfw.openflow.flow import Flow
+from ovsfw.openflow.flow import Entry
 from ovsfw.policy.addresses import Family
 from ovsfw.policy.model import Direction, Policy, Position, Tier
 from ovsfw.policy.tiers import LOOKUPS_PER_GROUP, size
@@ -93,7 +93,7 @@ def tier_size(tier: Tier, direction: Direction) -> int:
 
 def tier_flows(
     tier: Tier, number: int, sets: Mapping[str, int], hints: Mapping[str, int], *, logs: bool = False
-) -> Iterator[Flow]:
+) -> Iterator[Entry]:
     """A tier.  `sets` numbers the remote sets, `hints` the rules; `logs`: what is to be logged is."""
     log = logged(tier.rules) if logs else frozenset()
     why = cookie(Reason.TIER, number)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from ovsfw.openflow.action import Action, decode_actions, encode_actions
+from ovsfw.openflow.action import Action, apply_actions, decode_actions, encode_actions
 from ovsfw.openflow.match import Match, decode_match, encode_match
 
 _KEY = struct.Struct("!BH")
@@ -20,6 +20,8 @@ _KEY = struct.Struct("!BH")
 _VALUE = struct.Struct("!QHHHH")
 VALUE_HEAD = _VALUE.size
 """How much of a value comes before the instructions."""
+# Where the actions of a flow that has any begin in its value.
+_ACTIONS = VALUE_HEAD + 8
 
 # table, priority, OXM TLVs without header and padding
 Key = bytes
@@ -87,6 +89,13 @@ def flow(table: int, priority: int, match: Match, actions: tuple[Action, ...], c
     return Flow(
         _KEY.pack(table, priority) + encode_match(match), _VALUE.pack(cookie, 0, 0, 0, 0) + encode_actions(actions)
     )
+
+
+def joined(values: Sequence[Value]) -> Value:
+    """The value of a flow that does what some do, one after the other, which differ in nothing but their actions."""
+    if len(values) == 1:
+        return values[0]
+    return values[0][:VALUE_HEAD] + apply_actions(b"".join([value[_ACTIONS:] for value in values]))
 
 
 Part = Mapping[Key, Value]

@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ovsfw.compiler import Binding
+from ovsfw.compiler import pipeline as p
 from ovsfw.compiler.endpoints import Shape, endpoint_by_numbers, endpoint_flows, measured
+from ovsfw.compiler.groups import RuleShape, measured_rule, rule_by_numbers, rules_flows
+from ovsfw.compiler.ids import remote_name
 from ovsfw.compiler.template import Numbers, Template, TemplateError, filling
 from ovsfw.compiler.tiers import Course, Helped
 from ovsfw.openflow import match as m
 from ovsfw.openflow.flow import Flow, flow
 from ovsfw.policy.addresses import Family, Prefix
-from ovsfw.policy.model import Claim, Direction, Port
+from ovsfw.policy.model import (
+    Action,
+    Claim,
+    Direction,
+    Helper,
+    Port,
+    PortRange,
+    RemoteAddressGroup,
+    RemoteGroup,
+    Rule,
+)
+from ovsfw.policy.verdict import TCP
 from tests import strategies
 
 LARGEST_REMEMBERED = (1 << 15) - 1
 thirty_two_bits = st.integers(1, (1 << 32) - 1)
 macs = st.integers(0, (1 << 48) - 1)
+ports = st.integers(0, (1 << 16) - 1)
 
 
 @st.composite
@@ -58,6 +74,7 @@ def others(draw: st.DrawFn, shape: Shape) -> Numbers:
     return (draw(st.integers(*ofports)), draw(st.integers(1, 4096)), *own, *addresses, *asked)
 
 
+@settings(max_examples=40)
 @given(endpoints(), st.booleans(), st.booleans(), st.data())
 def test_endpoints_of_one_shape_differ_in_numbers_alone(
     endpoint: tuple[Binding, Port, Course],
@@ -71,6 +88,67 @@ def test_endpoints_of_one_shape_differ_in_numbers_alone(
     other = data.draw(others(shape))
     assert list(filled(example)) == list(build(example))
     assert list(filled(other)) == list(build(other))
+
+
+@st.composite
+def plain_rules(draw: st.DrawFn) -> Rule:
+    """With no more than one port each way."""
+    rule = draw(strategies.rules("a", ["b"], ["c"]))
+    helper = None
+    if rule.ports is not None:
+        one, source = draw(ports), draw(st.none() | ports)
+        rule = replace(
+            rule, ports=PortRange(one, one), source_ports=None if source is None else PortRange(source, source)
+        )
+        helper = draw(st.none() | st.sampled_from(Helper))
+    return replace(rule, action=draw(st.sampled_from(Action)), helper=helper)
+
+
+@st.composite
+def other_rules(draw: st.DrawFn, shape: RuleShape) -> Numbers:
+    """Numbers of another rule of a shape; a hint has the highest bit always, and is in the lowest 28."""
+    number = draw(thirty_two_bits) & ~p.DATA | (p.DATA if shape.is_data else 0)
+    hint = draw(st.integers(1, p.HINTS - 1)) | p.HINT_BIT
+    is_prefix = shape.remote is not None and shape.remote >= 0
+    far = draw(_value(shape.family, shape.remote)) if is_prefix and shape.remote is not None else draw(thirty_two_bits)
+    icmp = [draw(st.integers(0, 255)) for has in shape.has[:2] if has]
+    return (number, hint, far, *icmp, *[draw(ports) for has in shape.has[2:] if has])
+
+
+@given(plain_rules(), thirty_two_bits, st.integers(1, p.HINTS - 1), st.booleans(), st.data())
+def test_rules_of_one_shape_differ_in_numbers_alone(
+    rule: Rule,
+    number: int,
+    hint: int,
+    log: bool,  # noqa: FBT001
+    data: st.DataObject,
+) -> None:
+    of_set = data.draw(thirty_two_bits) if isinstance(rule.remote, RemoteGroup | RemoteAddressGroup) else 0
+    shape, example = measured_rule(rule, number, of_set, hint | p.HINT_BIT, log=log)
+    build = partial(rule_by_numbers, shape)
+    filled = filling(build, example)
+    other = data.draw(other_rules(shape))
+    assert list(filled(example)) == list(build(example))
+    assert list(filled(other)) == list(build(other))
+
+
+def test_a_group_of_many_rules_has_the_flows_that_each_has_alone() -> None:
+    rules = [
+        Rule(f"{direction.value}-{port}", direction, Family.IPV4, TCP, PortRange(port, port), remote=remote)
+        for port in range(1, 20)
+        for direction, remote in (
+            (Direction.INGRESS, RemoteGroup("b")),
+            (Direction.EGRESS, Prefix(Family.IPV4, port << 24, 8)),
+        )
+    ]
+    sets, hints = {remote_name(RemoteGroup("b")): 77}, {rule.id: number for number, rule in enumerate(rules, 1)}
+    found = list(rules_flows(rules, 5, sets, hints))
+    written = [flow for rule in rules for flow in rule_by_numbers(*_measured(rule, hints[rule.id]))]
+    assert sorted(found) == sorted(written)
+
+
+def _measured(rule: Rule, hint: int) -> tuple[RuleShape, Numbers]:
+    return measured_rule(rule, 5, 77 if isinstance(rule.remote, RemoteGroup) else 0, hint, log=False)
 
 
 def test_a_host_full_of_endpoints_has_the_flows_that_each_has_alone() -> None:
