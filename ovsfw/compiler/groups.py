@@ -104,9 +104,9 @@ def rules_flows(
     clauses: dict[Key, dict[int, Value]] = defaultdict(dict)
     taken: set[Key] = set()
     for rule in sorted(rules, key=attrgetter("id")):
-        of_set = sets[remote_name(rule.remote)] if isinstance(rule.remote, RemoteGroup | RemoteAddressGroup) else 0
+        of_set = sets[remote_name(rule.remote)] if isinstance(rule.remote, _SETS) else 0
         flows = [*_flows_of(rule, number, of_set, hints[rule.id], log=rule.id in log)]
-        own = len(flows) // 2 if of_set else len(flows)
+        own = len(flows) // 2 if isinstance(rule.remote, _SETS) else len(flows)
         for key, value in flows[:own]:
             if key not in taken:
                 taken.add(key)
@@ -126,7 +126,7 @@ class RuleShape(NamedTuple):
     """What the flows of rules have in common besides numbers (see `template`).
 
     `remote` is the length of a prefix, -1 for a set; `has` says of ICMP type and code, source port and port whether
-    there are any.  `is_data`: whether the number that stands in GROUP is about data that a helper expects.
+    there are any.  `bits` are those of the number in GROUP and of the hint that have a meaning of their own.
     """
 
     direction: Direction
@@ -136,10 +136,11 @@ class RuleShape(NamedTuple):
     has: tuple[bool, ...]
     action: Action
     helper: Helper | None
-    is_data: bool
+    bits: tuple[int, int]
     log: bool
 
 
+_SETS = RemoteGroup, RemoteAddressGroup
 _A_SET = -1
 
 
@@ -155,13 +156,13 @@ def _flows_of(rule: Rule, number: int, of_set: int, hint: int, *, log: bool) -> 
 def measured_rule(rule: Rule, number: int, of_set: int, hint: int, *, log: bool) -> tuple[RuleShape, Numbers]:
     """The shape of a rule that names no more than one port each way, and its numbers."""
     to_port, from_port, remote = rule.ports, rule.source_ports, rule.remote
-    length, far = _A_SET if of_set else None, of_set
+    length, far = _A_SET if isinstance(remote, _SETS) else None, of_set
     if isinstance(remote, Prefix):
         _, far, length = remote
     given = rule.icmp_type, rule.icmp_code, from_port and from_port.first, to_port and to_port.first
     has = tuple([value is not None for value in given])
-    is_data = bool(number & p.DATA)
-    shape = RuleShape(rule.direction, rule.family, rule.protocol, length, has, rule.action, rule.helper, is_data, log)
+    bits = number & p.DATA, hint & ~(p.HINTS - 1)
+    shape = RuleShape(rule.direction, rule.family, rule.protocol, length, has, rule.action, rule.helper, bits, log)
     return shape, (number, hint, far, *[value for value in given if value is not None])
 
 
@@ -182,7 +183,7 @@ def rule_by_numbers(shape: RuleShape, numbers: Numbers) -> Iterator[Flow]:
         "", shape.direction, shape.family, shape.protocol, _single(to_port), kind, code, remote, shape.action,
         _single(from_port), helper=shape.helper,
     )  # fmt: skip
-    return _written(rule, number, far if shape.remote == _A_SET else 0, hint, log=shape.log)
+    return _written(rule, number, far, hint, log=shape.log)
 
 
 def _single(port: int | None) -> PortRange | None:
@@ -204,7 +205,7 @@ def _written(rule: Rule, number: int, of_set: int, hint: int, *, log: bool) -> I
         priority, remote = Priority.SECOND, (m.CONJ_ID(of_set),)
     for match in services(rule):
         yield table.flow(priority, (here, *match, *remote), speak, why)
-    if of_set:
+    if isinstance(rule.remote, _SETS):
         for match in services(rule):
             yield clause(table, (here, *match), (of_set,), 2, cookie(Reason.GROUPS, number & ~p.DATA))
 

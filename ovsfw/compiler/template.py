@@ -17,10 +17,6 @@ Numbers = tuple[int, ...]
 Build = Callable[[Numbers], Iterable[Flow]]
 
 
-class TemplateError(Exception):
-    """Flows that do not depend on their numbers as a template needs it: a bug of this program."""
-
-
 class Template:
     """The flows of one shape.  What it gives depends on the numbers alone, not on what it was asked before.
 
@@ -34,35 +30,37 @@ class Template:
         self._filled: Callable[[Numbers], Iterable[Entry]] | None = None
 
     def flows(self, numbers: Numbers) -> Iterable[Entry]:
-        """The flows for these numbers.  Raises TemplateError."""
+        """The flows for these numbers."""
         if self._filled is not None:
             return self._filled(numbers)
         if len(self._known) <= len(numbers):
             self._known.append(numbers)
             return self._build(numbers)
-        filled = filling(self._build, numbers)
-        first = self._known[0]
-        if list(filled(first)) != list(self._build(first)):
-            raise TemplateError(f"a template does not give the flows of {first}")
-        self._filled = filled
+        filled, first = filling(self._build, numbers), self._known[0]
+        fits = filled is not None and list(filled(first)) == list(self._build(first))
+        # What does not fit is a bug of this program, which costs time and no flow: all are built then.
+        self._filled = filled if fits else self._build
         self._known.clear()
-        return filled(numbers)
+        return self.flows(numbers)
 
 
-def filling(build: Build, example: Numbers) -> Callable[[Numbers], Iterable[Entry]]:
-    """A template from an example, as a function of the numbers.
+def filling(build: Build, example: Numbers) -> Callable[[Numbers], Iterable[Entry]] | None:
+    """A template from an example, as a function of the numbers; None where one of them changes more than bits.
 
     All bytes together are one large number.  Multiplied with the places where the lowest bit of a number stands, the
     bits of the number that differ from the example's come to all its places at once.
     """
-    pieces = [piece for entry in build(example) for piece in entry]
+    pieces = _pieces(build(example))
     cuts = [*pairwise(accumulate(map(len, pieces), initial=0))]
     spans = [(key, value) for key, value in zip(cuts[::2], cuts[1::2], strict=True)]
     size = cuts[-1][1] if cuts else 0
-    blank = int.from_bytes(b"".join(pieces), "big")
-    places = [
-        blank ^ _whole(build((*example[:at], number ^ 1, *example[at + 1 :]))) for at, number in enumerate(example)
-    ]
+    blank = _whole(pieces)
+    places = []
+    for at, number in enumerate(example):
+        changed = _pieces(build((*example[:at], number ^ 1, *example[at + 1 :])))
+        if [*map(len, changed)] != [*map(len, pieces)]:
+            return None
+        places.append(blank ^ _whole(changed))
 
     def filled(numbers: Numbers) -> Iterable[Entry]:
         whole = blank
@@ -74,5 +72,9 @@ def filling(build: Build, example: Numbers) -> Callable[[Numbers], Iterable[Entr
     return filled
 
 
-def _whole(flows: Iterable[Flow]) -> int:
-    return int.from_bytes(b"".join([piece for flow in flows for piece in flow]), "big")
+def _pieces(flows: Iterable[Entry]) -> list[bytes]:
+    return [piece for flow in flows for piece in flow]
+
+
+def _whole(pieces: Iterable[bytes]) -> int:
+    return int.from_bytes(b"".join(pieces), "big")
