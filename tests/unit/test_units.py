@@ -12,7 +12,13 @@ from ovsfw.openflow.diff import diff
 from ovsfw.openflow.flow import Entry, FlowSet, Nest
 from ovsfw.policy.paged import Page, Paged
 
-ITEMS = st.dictionaries(st.integers(0, 100), st.integers(0, 2), max_size=100)
+# So many in a row that pages are cut, and put together again.
+ITEMS = st.builds(
+    lambda first, count, value: {key: value + (key == first) for key in range(first, first + count)},
+    st.integers(0, 60),
+    st.integers(0, 90),
+    st.integers(0, 1),
+)
 
 
 def units_of(page: Page[int, int], also: int) -> Iterator[Unit]:
