@@ -9,6 +9,7 @@ import contextlib
 import ipaddress
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,6 +89,9 @@ def remove(place: Place, share: Share, switch: Switch) -> None:
         pid = int((place.directory / "relay.pid").read_text())
         if os.fsencode(place.directory) in Path(f"/proc/{pid}/cmdline").read_bytes():
             os.kill(pid, signal.SIGTERM)
+    for name in share.machines:  # both ends at once: those of a namespace that goes follow it some time later
+        command = ("ip", "-n", namespace(place, name), "link", "delete", "eth0")
+        subprocess.run(command, capture_output=True, check=False)
     if BRIDGE not in switch.vsctl("list-br").split():
         return
     if switch.vsctl("--if-exists", "get", "Bridge", BRIDGE, f"external_ids:{_OURS}").strip() == "made":
