@@ -26,6 +26,7 @@ from ovsfw.policy.paged import Paged
 from ovsfw.reconciler import Enforced, carry_out, change_between, enforce, read
 from ovsfw.settling import Settling
 from ovsfw.switch.rundir import rundir_of
+from ovsfw.waiting import within
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _KEEP, _KEPT = b"keep\n", b"kept\n"
@@ -123,7 +124,7 @@ class _Answer:
     async def within(self, seconds: float) -> str:
         """The answer, or that there was none in time."""
         try:
-            return await asyncio.wait_for(asyncio.shield(self._given), seconds)
+            return await within(asyncio.shield(self._given), seconds)
         except asyncio.TimeoutError:
             self.give(f"not confirmed within {seconds:g} s")
             return self._given.result()

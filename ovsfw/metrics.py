@@ -22,6 +22,7 @@ from ovsfw.switch.channel import Channel
 from ovsfw.switch.conntrack import Conntrack
 from ovsfw.switch.rundir import management_socket, rundir_of
 from ovsfw.sync import Sync
+from ovsfw.waiting import within
 
 try:
     from prometheus_client import CollectorRegistry
@@ -173,7 +174,7 @@ async def serving(address: tuple[str, int], look: Callable[[], Status], sync: Sy
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, ValueError, asyncio.TimeoutError, asyncio.IncompleteReadError):
-            request = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _TIMEOUT)
+            request = await within(reader.readuntil(b"\r\n\r\n"), _TIMEOUT)
             if request.split(b" ")[1].partition(b"?")[0] == b"/metrics":
                 async with turn:
                     await asked.ask(sync)

@@ -31,6 +31,7 @@ from ovsfw.record import Note, Record, State
 from ovsfw.sources.source import Source, SourceState
 from ovsfw.supervisor import Backoff
 from ovsfw.switch.transact import set_secure
+from ovsfw.waiting import within
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +149,7 @@ class Sync:
         """For something to do, or after a failure for news or the end of a pause; at the latest for the next audit."""
         event, seconds = (self._news, pause) if pause is not None else (self._due, self._next_audit - time.monotonic())
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(event.wait(), seconds)
+            await within(event.wait(), seconds)
         if time.monotonic() >= self._next_audit:
             self._plan_audit()
             self.doubt("audit")

@@ -18,6 +18,7 @@ from ovsfw.lab.relay import SWITCH
 from ovsfw.lab.services import Probe, Service
 from ovsfw.lab.topology import Lab
 from ovsfw.policy.verdict import ICMP
+from ovsfw.waiting import within
 
 
 class Patience(NamedTuple):
@@ -112,7 +113,7 @@ async def _heard(lab: Lab, machines: Sequence[str]) -> dict[str, set[str]]:
 
 async def _ask(lab: Lab, machine: str, request: dict[str, Any], patience: float = _OVERHEAD) -> Any:  # noqa: ANN401 - JSON
     try:
-        line = await asyncio.wait_for(_exchange(lab, machine, request), patience)
+        line = await within(_exchange(lab, machine, request), patience)
         answer = json.loads(line)
     except (OSError, ValueError, asyncio.TimeoutError) as error:
         remedy = "take the lab down and up again, on every host of it"

@@ -12,6 +12,7 @@ from ovsfw.store.client import Remote
 from ovsfw.store.hosts import Hosts
 from ovsfw.store.report import HostState
 from ovsfw.supervisor import Backoff
+from ovsfw.waiting import within
 
 # Seconds between two looks at hosts that say nothing: such a host dies.
 _LOOK = 10.0
@@ -60,7 +61,7 @@ class Readiness:
                 else:
                     pause = again.pause()
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(followed.changed.wait(), pause)
+                    await within(followed.changed.wait(), pause)
                 followed.changed.clear()
         finally:
             self._news = None

@@ -14,6 +14,7 @@ from ovsfw.errors import PolicyError, Problem
 from ovsfw.policy.document import Document, parse, read
 from ovsfw.policy.model import Policy
 from ovsfw.sources.source import SourceState
+from ovsfw.waiting import within
 
 # Larger than any policy; keeps /dev/zero and a mistaken disk image from filling the memory.
 MAX_BYTES = 256 * 1024 * 1024
@@ -119,7 +120,7 @@ class FileSource:
 
     async def _pause(self) -> None:
         try:
-            await asyncio.wait_for(self._again.wait(), self._look_every)
+            await within(self._again.wait(), self._look_every)
         except asyncio.TimeoutError:
             return
 

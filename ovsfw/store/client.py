@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ovsfw.errors import ConfigError, StoreAwayError, StoreError
+from ovsfw.waiting import within
 
 DATABASE = "OVSFW"
 CONNECT_TIMEOUT = 3.0
@@ -120,7 +121,7 @@ class Connection:
         self._send({"id": self._number, "method": method, "params": params})
         await self._writer.drain()
         try:
-            message = await asyncio.wait_for(answer, ANSWER_TIMEOUT)
+            message = await within(answer, ANSWER_TIMEOUT)
         except asyncio.TimeoutError:
             raise ConnectionResetError(f"{self.address}: no answer within {ANSWER_TIMEOUT:.0f} s") from None
         if message.get("error") is not None:
@@ -202,7 +203,7 @@ async def connected(remote: Remote) -> AsyncIterator[Connection]:
 async def _try(address: str, tls: Tls | None, said: list[str]) -> Connection | None:
     """An open connection; None, and why in `said`, when another server may do better."""
     try:
-        return await asyncio.wait_for(_open(address, tls), CONNECT_TIMEOUT)
+        return await within(_open(address, tls), CONNECT_TIMEOUT)
     except asyncio.TimeoutError:
         said.append(f"{address}: no answer within {CONNECT_TIMEOUT:.0f} s")
     except StoreAwayError as error:

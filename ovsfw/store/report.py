@@ -17,6 +17,7 @@ from ovsfw import __version__
 from ovsfw.errors import StoreError
 from ovsfw.store.client import Connection, Remote, connected
 from ovsfw.store.editing import Operation, transact
+from ovsfw.waiting import within
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ class Reporter:
 
     async def _transact(self, connection: Connection, operation: Operation) -> list[Any]:
         """Where the network is cut, nobody says so."""
-        return await asyncio.wait_for(transact(connection, [operation]), ANSWER_TIMEOUT)
+        return await within(transact(connection, [operation]), ANSWER_TIMEOUT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from ovsfw.switch.connection import Connection
 from ovsfw.switch.conntrack import Conntrack
 from ovsfw.switch.rundir import control_socket
 from ovsfw.switch.unixctl import unixctl
+from ovsfw.waiting import within
 
 # Seconds without an answer until the switch counts as stuck.  A bundle may take longer: a slow machine commits a
 # thousand flows in 0.3 s.
@@ -214,7 +215,7 @@ class Channel:
 
 async def _timed(work: Awaitable[T], what: str, seconds: float) -> T:
     try:
-        return await asyncio.wait_for(work, seconds)
+        return await within(work, seconds)
     except asyncio.TimeoutError:
         raise SwitchError(f"{what}: no answer within {seconds:.1f} s; it may have been done all the same") from None
     except wire.WireError as error:

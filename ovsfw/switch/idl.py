@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from ovsfw.errors import SwitchError
+from ovsfw.waiting import within
 
 # ovs.poller imports eventlet to see whether it has replaced select, which nobody has let it do who has not imported it
 # yet.  Importing it takes longer than all of ovsfw, so ovs.poller is told that there is none.
@@ -132,7 +133,7 @@ class Replica:
                 self.changed.clear()
 
         try:
-            await asyncio.wait_for(wait(), timeout)
+            await within(wait(), timeout)
         except asyncio.TimeoutError:
             raise SwitchError(f"{self._remote}: no answer from the database within {timeout:.0f} s") from None
 

@@ -7,6 +7,7 @@ import json
 from typing import Any, TypeAlias
 
 from ovsfw.errors import SwitchError
+from ovsfw.waiting import within
 
 TIMEOUT = 10.0
 Json: TypeAlias = dict[str, Any]
@@ -27,7 +28,7 @@ async def transact(db: str, *operations: Json, what: str) -> list[Json]:
     """All of some operations or none; a result for each.  Raises SwitchError that begins with `what` went wrong."""
     request = {"id": 0, "method": "transact", "params": ["Open_vSwitch", *operations]}
     try:
-        reply = await asyncio.wait_for(_call(db, json.dumps(request)), TIMEOUT)
+        reply = await within(_call(db, json.dumps(request)), TIMEOUT)
     except (OSError, ValueError, asyncio.TimeoutError) as error:
         raise SwitchError(f"{db}: {what}: {error or 'no answer'}") from None
     results: list[Json] = [result or {} for result in reply.get("result") or []]

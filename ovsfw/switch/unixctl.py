@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ovsfw.errors import SwitchError
 from ovsfw.switch import rundir
+from ovsfw.waiting import within
 
 TIMEOUT = 30.0
 _READ_SIZE = 1 << 18
@@ -20,7 +21,7 @@ _READ_SIZE = 1 << 18
 async def unixctl(socket_path: Path, command: str, *args: str, timeout: float = TIMEOUT) -> str:
     """What the daemon answers.  Raises SwitchError when it is away, refuses, or says nothing for `timeout` seconds."""
     try:
-        return await asyncio.wait_for(_call(socket_path, command, args), timeout)
+        return await within(_call(socket_path, command, args), timeout)
     except asyncio.TimeoutError:
         raise SwitchError(f"{socket_path}: no answer to {command} within {timeout:.0f} s") from None
     except OSError as error:
