@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 from ovsfw.compiler.bindings import Binding, Bindings
 from ovsfw.compiler.hook import HOOK_COOKIE
@@ -17,7 +17,10 @@ NAMED, SHOWN = 3, 10
 
 def plugging(before: Bindings, now: Bindings) -> Iterator[str]:
     """`port 4f1c plugged`, `port 4f1c re-tagged`, ...; uplinks in one word."""
-    old, new = _by_port(before), _by_port(now)
+    if before is now:
+        return
+    names = {bound.port_id for bound in {*before.endpoints} ^ {*now.endpoints}}
+    old, new = _by_port(before, names), _by_port(now, names)
     yield from (f"port {port_id} plugged" for port_id in new if port_id not in old)
     yield from (f"port {port_id} unplugged" for port_id in old if port_id not in new)
     for port_id in new:
@@ -28,10 +31,12 @@ def plugging(before: Bindings, now: Bindings) -> Iterator[str]:
         yield "uplinks changed"
 
 
-def _by_port(bindings: Bindings) -> dict[str, list[Binding]]:
+def _by_port(bindings: Bindings, names: Container[str]) -> dict[str, list[Binding]]:
+    """Only of those ports."""
     found: dict[str, list[Binding]] = {}
     for bound in bindings.endpoints:
-        found.setdefault(bound.port_id, []).append(bound)
+        if bound.port_id in names:
+            found.setdefault(bound.port_id, []).append(bound)
     return found
 
 

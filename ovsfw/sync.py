@@ -88,6 +88,7 @@ class Sync:
         self._cautions = Cautions(place.hook, logs=place.logs)
         self.policy: Policy | None = None
         self.bindings: Bindings | None = None
+        self._filters: tuple[Policy, Bindings, frozenset[str]] | None = None
         self._source, self._audit_every = source, audit_every
         self._told = SourceState()
         self._due, self._news = asyncio.Event(), asyncio.Event()
@@ -245,9 +246,12 @@ class Sync:
         return why
 
     def _filtered(self, policy: Policy, bindings: Bindings) -> frozenset[str]:
-        """The ports that pass what the policy says; the others pass nothing yet."""
-        wired = (bound for bound in bindings.endpoints if bound.vlan not in self.place.hook.unwired)
-        return frozenset(bound.port_id for bound in wired if bound.port_id in policy.ports)
+        """The ports that pass what the policy says; the others pass nothing yet.  Looked up once for the same two."""
+        if self._filters is None or self._filters[0] is not policy or self._filters[1] is not bindings:
+            wired = (bound for bound in bindings.endpoints if bound.vlan not in self.place.hook.unwired)
+            names = frozenset(bound.port_id for bound in wired if bound.port_id in policy.ports)
+            self._filters = policy, bindings, names
+        return self._filters[2]
 
     def _note(self, change: Change, milliseconds: float, why: list[str], policy: Policy, bindings: Bindings) -> str:
         """Record and log a step that went well."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from ovsfw.openflow import wire
@@ -81,10 +82,17 @@ def has_more(reply: wire.Message) -> bool:
 
 def parse_ports(reply: wire.Message) -> Iterator[SwitchPort]:
     """The ports in one part of the answer to `ports_request`."""
-    for at in range(_STATS.size, len(reply.body), ofproto10.OFP_PHY_PORT_SIZE):
-        number, mac, name, config = _PHY_PORT.unpack_from(reply.body, at)
-        number += _RESERVED_OFFSET if number >= _FIRST_RESERVED else 0
-        yield SwitchPort(number, name.rstrip(b"\0").decode(errors="replace"), mac.hex(":"), config)
+    size = ofproto10.OFP_PHY_PORT_SIZE
+    for at in range(_STATS.size, len(reply.body), size):
+        yield _port(reply.body[at : at + size])
+
+
+@lru_cache(maxsize=1 << 12)
+def _port(description: bytes) -> SwitchPort:
+    """All ports are asked for several times when one is plugged, and hardly any is another one then."""
+    number, mac, name, config = _PHY_PORT.unpack_from(description)
+    number += _RESERVED_OFFSET if number >= _FIRST_RESERVED else 0
+    return SwitchPort(number, name.rstrip(b"\0").decode(errors="replace"), mac.hex(":"), config)
 
 
 def set_no_flood(port: SwitchPort, xid: int, *, on: bool) -> bytes:

@@ -125,7 +125,9 @@ class Ovsdb:
         row = self._bridge(bridge)
         touched = self._copy().touched()
         if touched or self._snapshot is None or self._snapshot[0] is not row:
-            self._snapshot = (row, self._read(row, touched))
+            before, now = self._snapshot, self._read(row, touched)
+            # Of what is equal nobody need find out again that it is.
+            self._snapshot = (row, before[1] if before is not None and before[1] == now else now)
         return self._snapshot[1]
 
     def _read(self, bridge: Any, touched: set[UUID]) -> Bindings:  # noqa: ANN401
