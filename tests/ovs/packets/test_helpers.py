@@ -43,7 +43,11 @@ def place(name: str) -> str:
 
 @dataclass
 class Ftp:
-    """A control connection, segment by segment; who is not a machine is behind the uplink."""
+    """A control connection, segment by segment; who is not a machine is behind the uplink.
+
+    Both have said something before a data connection is agreed, as RFC 959 has it (section 5.4): the kernel's helper
+    reads a line only where it has seen the one before end.
+    """
 
     bench: Bench
     family: int
@@ -55,6 +59,8 @@ class Ftp:
         self._next = {self.client: 1000, self.server: 5000}
         for sender, flags in ((self.client, "S"), (self.server, "SA"), (self.client, "A")):
             self.says(sender, flags).reaches(place(self.peer(sender)))
+        for sender, text in ((self.server, "220 ready\r\n"), (self.client, "USER anonymous\r\n")):
+            self.says(sender, text=text).reaches(place(self.peer(sender)))
 
     def peer(self, name: str) -> str:
         return self.server if name == self.client else self.client
