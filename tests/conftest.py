@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,10 @@ settings.register_profile("local", deadline=None)
 # A planted bug need only be found, not made small.
 settings.register_profile("mutant", derandomize=True, deadline=None, phases=(Phase.explicit, Phase.generate))
 settings.load_profile("mutant" if os.environ.get("OVSFW_MUTANT") else "ci" if os.environ.get("CI") else "local")
+
+# A shell starts what runs in the background with SIGINT ignored, which the commands under test would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")
