@@ -17,6 +17,7 @@ from ovsfw.lab.vswitch import PrivateSwitch
 from ovsfw.policy.document import parse
 from ovsfw.reconciler import Change, carry_out, change_between, read
 from ovsfw.switch.channel import Channel
+from ovsfw.switch.ports import set_no_flood
 from ovsfw.switch.rundir import control_socket
 from ovsfw.switch.unixctl import unixctl
 from tests.benchmarks.world import BRIDGE, UPLINK, Row
@@ -134,6 +135,8 @@ async def _program(switch: PrivateSwitch, name: str) -> None:
         await _ours(switch)
     else:
         switch.ofctl("add-flows", BRIDGE, "-", stdin=_SMALLEST if name == "smallest" else _NORMAL)
+        # Ours has taken the ports out of flooding, which these two need until they have learned.
+        await set_no_flood(switch.rundir / f"{BRIDGE}.mgmt", MACHINES, on=False)
     for command in ("revalidator/purge", "dpctl/flush-conntrack"):
         switch.appctl(command)
 
