@@ -124,25 +124,27 @@ class Installed:
 
 def change_between(ours: FlowSet, settings: Settings, desired: Program) -> Change:
     """What must happen; ports that the program does not speak of keep their flag."""
-    wanted, present = desired.no_flood.items(), settings.no_flood
-    return Change(
-        diff(ours, desired.flows),
-        close=frozenset(ofport for ofport, on in wanted if on and ofport not in present),
-        open=frozenset(ofport for ofport, on in wanted if not on and ofport in present),
-        fragment_ports=None if settings.fragment_ports == desired.fragment_ports else desired.fragment_ports,
-        limits=_limits_between(settings.connection_limits, desired.connection_limits),
-    )
+    present = settings.no_flood
+    flags = ((ofport, ofport in present, on) for ofport, on in desired.no_flood.items())
+    return _change(ours, settings, desired, flags)
 
 
 def _change_since(agreed: Program, desired: Program) -> Change:
     """The same, where all that was agreed holds: it costs no look at every port."""
-    flags = [(ofport, was, on) for ofport, was, on in desired.no_flood.differences(agreed.no_flood)]
+    return _change(agreed.flows, agreed, desired, desired.no_flood.differences(agreed.no_flood))
+
+
+def _change(
+    ours: FlowSet, before: Settings | Program, desired: Program, flags: Iterable[tuple[int, bool | None, bool | None]]
+) -> Change:
+    """`flags` are ports with their flag before, and as it is desired: None where nobody speaks of it."""
+    turned = [(ofport, bool(on)) for ofport, was, on in flags if on is not None and bool(was) != on]
     return Change(
-        diff(agreed.flows, desired.flows),
-        close=frozenset(ofport for ofport, _, on in flags if on),
-        open=frozenset(ofport for ofport, was, on in flags if was and on is False),
-        fragment_ports=None if agreed.fragment_ports == desired.fragment_ports else desired.fragment_ports,
-        limits=_limits_between(agreed.connection_limits, desired.connection_limits),
+        diff(ours, desired.flows),
+        close=frozenset(ofport for ofport, on in turned if on),
+        open=frozenset(ofport for ofport, on in turned if not on),
+        fragment_ports=None if before.fragment_ports == desired.fragment_ports else desired.fragment_ports,
+        limits=_limits_between(before.connection_limits, desired.connection_limits),
     )
 
 

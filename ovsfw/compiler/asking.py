@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from ovsfw.compiler import ids
-from ovsfw.compiler.following import Index, Joined
+from ovsfw.compiler.following import Index, Joined, same
 from ovsfw.compiler.groups import group_flows
 from ovsfw.compiler.host import Local, Speaker
 from ovsfw.compiler.remotes import Place, Sets, referenced, set_names
@@ -83,9 +83,8 @@ class Asking:
                 places[place].update(some)
         numbers = ids.number(name for some in places.values() for name in some)
         found = {place: Sets({name: numbers[name] for name in sorted(some)}) for place, some in places.items()}
-        before = self._by_place
-        self._by_place = {place: before[place] if before.get(place) == sets else sets for place, sets in found.items()}
-        self._numbers = numbers if numbers != self._numbers else self._numbers
+        self._by_place = {place: same(sets, self._by_place.get(place, sets)) for place, sets in found.items()}
+        self._numbers = same(numbers, self._numbers)
         self._sets = users, tiers
 
 

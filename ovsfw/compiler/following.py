@@ -109,6 +109,11 @@ class Index(Generic[K, V, T]):
         return words
 
 
+def same(new: T, before: T) -> T:
+    """The very object from before, while it is equal."""
+    return before if before == new else new
+
+
 def spliced(before: tuple[T, ...], now: tuple[T, ...]) -> tuple[tuple[T, ...], tuple[T, ...]]:
     """Where two long tuples differ: without what both begin with, and what both end with.
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 from ovsfw.compiler.bindings import Binding, Bindings
-from ovsfw.compiler.following import Index, Joined, Pages, spliced
+from ovsfw.compiler.following import Index, Joined, Pages, same, spliced
 from ovsfw.compiler.hook import Hook
 from ovsfw.compiler.ids import Hinted, Hints, number
 from ovsfw.compiler.tiers import Course, Helped, Numbers, course_of
@@ -35,9 +35,9 @@ class Plugged(NamedTuple):
         return self.port is not None
 
     @property
-    def is_endpoint(self) -> bool:
-        """Whether it is filtered."""
-        return self.port is not None and self.port.port_security
+    def filtered(self) -> Port | None:
+        """Its port, where that makes it an endpoint."""
+        return self.port if self.port is not None and self.port.port_security else None
 
 
 class Speaker(NamedTuple):
@@ -72,7 +72,7 @@ class Endpoint(NamedTuple):
 class Local(NamedTuple):
     """All that is of this host.
 
-    `plugged` and `endpoints` are by ofport; `others` are no endpoints, by whether the policy knows them; `closed` says
+    `endpoints` are by ofport; `others` are no endpoints, by whether the policy knows them; `closed` says
     for each ofport whether the switch's own forwarding must not flood into it.  `tiers` are the numbers of all tiers by
     id, `concerning` the tiers that an endpoint has, with the numbers of their rules.  `helps`: an endpoint has a rule
     with a helper.
@@ -135,7 +135,7 @@ class Host:
             plugged, partial(_endpoint, kinds), leans=(kinds, lambda names: lists.get(names, ()))
         )
         concerning = tuple((tier, hints(tier)) for tier in policy.tiers if lists and tier.concerns(groups))
-        closed = self._closed.follow(plugged, lambda _, one: one.is_endpoint or not one.is_known)
+        closed = self._closed.follow(plugged, lambda _, one: one.filtered is not None or not one.is_known)
         helps = bool(self._helped.follow(speakers))
         return Local(endpoints, self._others.follow(plugged), closed, speakers, tiers, concerning, helps)
 
@@ -162,9 +162,7 @@ class Host:
         self, policy: Policy, groups: Paged[str, tuple[List, ...]], hints: Hinted
     ) -> Paged[str, Speaker]:
         if groups is not self._numbered:
-            found = number(groups)
-            self._numbers = self._numbers if found == self._numbers else found
-            self._numbered = groups
+            self._numbers, self._numbered = same(number(groups), self._numbers), groups
         numbers = self._numbers
 
         def speaker(name: str, _: object) -> Speaker:
@@ -207,8 +205,8 @@ class Host:
 
 
 def _list(ofport: int, plugged: Plugged) -> Iterator[tuple[List, int]]:
-    if plugged.port is not None and plugged.port.port_security:
-        yield plugged.port.security_groups, ofport
+    if (port := plugged.filtered) is not None:
+        yield port.security_groups, ofport
 
 
 def _helped(name: str, speaker: Speaker) -> Iterator[tuple[bool, str]]:
@@ -217,10 +215,10 @@ def _helped(name: str, speaker: Speaker) -> Iterator[tuple[bool, str]]:
 
 
 def _other(_: int, plugged: Plugged) -> Iterator[tuple[bool, Binding]]:
-    if not plugged.is_endpoint:
+    if plugged.filtered is None:
         yield plugged.is_known, plugged.binding
 
 
 def _endpoint(kinds: Paged[List, Kind], _: int, plugged: Plugged) -> Endpoint | None:
-    binding, port = plugged
-    return Endpoint(binding, port, kinds[port.security_groups]) if port is not None and port.port_security else None
+    port = plugged.filtered
+    return None if port is None else Endpoint(plugged.binding, port, kinds[port.security_groups])

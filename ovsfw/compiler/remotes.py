@@ -10,8 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import TypeVar
 
+from ovsfw.compiler.following import Pages
 from ovsfw.compiler.groups import RULE_TABLE, clause, remote_field
 from ovsfw.compiler.ids import remote_name
 from ovsfw.compiler.packets import IP_OF, prefix_terms
@@ -118,14 +118,6 @@ class View:
         return self.sets.some(names) == other.sets.some(names)
 
 
-_Owner = TypeVar("_Owner", Port, AddressGroup)
-
-
-def _paged(owners: Mapping[str, _Owner]) -> Paged[str, _Owner]:
-    """A policy of which parts change brings them in pages."""
-    return owners if isinstance(owners, Paged) else Paged(owners)
-
-
 class Members:
     """The addresses of all ports and address groups, each with the sets it is in.
 
@@ -135,7 +127,8 @@ class Members:
 
     def __init__(self) -> None:
         """Start empty."""
-        self._followed = Policy()
+        self._pages_of_ports: Pages[str, Port] = Pages()
+        self._pages_of_groups: Pages[str, AddressGroup] = Pages()
         self._ports: Paged[str, Port] = Paged()
         self._address_groups: Paged[str, AddressGroup] = Paged()
         self._buckets = [Bucket() for _ in range(len(_FIRST) * PAGES * BUCKETS)]
@@ -144,15 +137,13 @@ class Members:
     def follow(self, policy: Policy) -> Mapping[Family, Sequence[Page]]:
         """All addresses of a policy.  A page or bucket that is the same as last time is the very same object."""
         fresh: set[int] = set()
-        if policy.ports is not self._followed.ports:
-            before, self._ports = self._ports, _paged(policy.ports)
-            for _, port_before, port in self._ports.differences(before):
-                self._replace(fresh, _of_port(port_before), _of_port(port))
-        if policy.address_groups is not self._followed.address_groups:
-            groups, self._address_groups = self._address_groups, _paged(policy.address_groups)
-            for _, group_before, group in self._address_groups.differences(groups):
-                self._replace(fresh, _of_address_group(group_before), _of_address_group(group))
-        self._followed = policy
+        ports = self._pages_of_ports.follow(policy.ports)
+        for _, port_before, port in ports.differences(self._ports):
+            self._replace(fresh, _of_port(port_before), _of_port(port))
+        address_groups = self._pages_of_groups.follow(policy.address_groups)
+        for _, group_before, group in address_groups.differences(self._address_groups):
+            self._replace(fresh, _of_address_group(group_before), _of_address_group(group))
+        self._ports, self._address_groups = ports, address_groups
         for page in {number // BUCKETS for number in fresh}:
             self._pages[page] = self._page(page)
         return {family: self._pages[first // BUCKETS :][:PAGES] for family, first in _FIRST.items()}

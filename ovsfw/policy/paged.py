@@ -35,14 +35,12 @@ class Page(dict[K, V]):
 class Branch(Generic[K, V]):
     """More keys than a page takes, by some bits of where each is spread to; immutable."""
 
-    __slots__ = ("known", "pages", "size")
+    __slots__ = ("pages", "size")
 
     def __init__(self, pages: tuple[Tree[K, V], ...], size: int) -> None:
         """`size` is how many keys there are in all of them."""
         self.pages = pages
         self.size = size
-        self.known: Any = None
-        """What somebody has found out about what is in here, for the next time."""
 
 
 Tree = Page[K, V] | Branch[K, V]
