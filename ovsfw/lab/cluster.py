@@ -165,7 +165,7 @@ class Cluster:
             switch.start()
             switch.add_bridge(BRIDGE)
         first, second = (switch.netns for switch in self.switches.values())
-        netns.batch([f"link add name underlay netns {first} up type veth peer name underlay netns {second}"])
+        netns.batch([f"link add name underlay up type veth peer name underlay netns {second}"], first)
         for host, switch in self.switches.items():
             self._connect(host, switch)
             self._add_tunnel(host, switch)
@@ -177,7 +177,7 @@ class Cluster:
     def _connect(self, host: str, switch: PrivateSwitch) -> None:
         """The cable to the servers."""
         servers, (far, near) = self.space("servers"), _TO_SERVERS[host]
-        netns.batch([f"link add name servers netns {switch.netns} up type veth peer name {host} netns {servers}"])
+        netns.batch([f"link add name servers up type veth peer name {host} netns {servers}"], switch.netns)
         netns.inside(servers, "ip", "address", "add", f"{far}/24", "dev", host)
         netns.inside(servers, "ip", "link", "set", host, "up")
         netns.inside(switch.netns, "ip", "address", "add", f"{near}/24", "dev", "servers")
@@ -200,7 +200,8 @@ class Cluster:
     def _start_machine(self, machine: Machine) -> None:
         switch, own = self.switches[machine.host], self.space(machine.name)
         peer = f"peer name eth0 address {machine.mac} netns {own}"
-        netns.batch([f"netns add {own}", f"link add name {machine.name} netns {switch.netns} up type veth {peer}"])
+        netns.batch([f"netns add {own}"])
+        netns.batch([f"link add name {machine.name} up type veth {peer}"], switch.netns)
         netns.inside(own, "ip", "address", "add", f"{machine.address}/24", "dev", "eth0")
         netns.inside(own, "ip", "link", "set", "eth0", "up")
         netns.inside(own, "ethtool", "-K", "eth0", "tx", "off")

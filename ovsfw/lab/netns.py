@@ -32,9 +32,14 @@ def run(command: Sequence[str], stdin: str = "") -> str:
     return done.stdout
 
 
-def batch(commands: Iterable[str]) -> None:
-    """Run commands of ip(8), each without the leading word `ip`, in one process.  Raises SwitchError."""
-    run(["ip", "-batch", "-"], "".join(f"{command}\n" for command in commands))
+def batch(commands: Iterable[str], space: str = "") -> None:
+    """Run commands of ip(8), each without the leading word `ip`, in one process, in a namespace or here.
+
+    Links are to be made in the namespace that they are for: before 6.13, Linux refuses a name that is taken where the
+    command runs.  Raises SwitchError.
+    """
+    where = ["-n", space] if space else []
+    run(["ip", *where, "-batch", "-"], "".join(f"{command}\n" for command in commands))
 
 
 def inside(name: str, *command: str, stdin: str = "") -> str:

@@ -206,7 +206,7 @@ def _build(lab: Lab, datapath: str) -> None:
     spaces = ["switch", *(machine.name for machine in plan.machines)]
     netns.batch(f"netns add {namespace(place, name)}" for name in spaces)
     netns.inside(switch.netns, "sh", "-c", _SWITCH_SETUP)
-    netns.batch(_link(place, machine) for machine in plan.machines)
+    netns.batch((_link(place, machine) for machine in plan.machines), switch.netns)
     starting = (partial(machines.start, place, machine) for machine in plan.machines)
     _at_the_same_time(partial(_start_switch, switch, datapath), *starting)
     switch.vsctl(*machines.plug(plan.machines))
@@ -232,5 +232,5 @@ def _start_switch(switch: PrivateSwitch, datapath: str) -> None:
 
 
 def _link(place: Place, machine: Machine) -> str:
-    switch, own = namespace(place, "switch"), namespace(place, machine.name)
-    return f"link add name {machine.name} netns {switch} up type veth peer name eth0 address {machine.mac} netns {own}"
+    own = namespace(place, machine.name)
+    return f"link add name {machine.name} up type veth peer name eth0 address {machine.mac} netns {own}"

@@ -113,10 +113,9 @@ def _machines(switch: PrivateSwitch) -> Iterator[None]:
         switch.add_bridge(BRIDGE)
         for number, name in zip(MACHINES, names, strict=True):
             mac = f"52:54:00:00:00:0{number}"
-            link = (
-                f"link add name vm{number} netns {switch.netns} up type veth peer name eth0 address {mac} netns {name}"
-            )
-            netns.batch([f"netns add {name}", link])
+            link = f"link add name vm{number} up type veth peer name eth0 address {mac} netns {name}"
+            netns.batch([f"netns add {name}"])
+            netns.batch([link], switch.netns)
             netns.inside(name, "sh", "-c", _MACHINE, "sh", f"10.0.0.{number}/24")
             switch.vsctl(
                 "add-port", BRIDGE, f"vm{number}",

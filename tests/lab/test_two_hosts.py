@@ -81,7 +81,7 @@ def hosts() -> Iterator[list[Host]]:
     try:
         netns.batch(f"netns add {host.name}" for host in found)
         one, other = (host.name for host in found)
-        netns.batch([f"link add name eth0 netns {one} up type veth peer name eth0 netns {other}"])
+        netns.batch([f"link add name eth0 up type veth peer name eth0 netns {other}"], one)
         netns.inside(other, "ip", "link", "set", "eth0", "up")
         for host in found:
             host.start()

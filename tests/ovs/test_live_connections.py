@@ -54,8 +54,9 @@ def switch(ovs: PrivateSwitch) -> Iterator[PrivateSwitch]:
     try:
         for n in (1, 2, 3):
             peer = f"peer name eth0 address 52:54:00:00:00:0{n} netns {space(n)}"
-            veth = f"link add name vm{n} netns {ovs.netns} up type veth {peer}"
-            netns.batch([f"netns add {space(n)}", veth])
+            veth = f"link add name vm{n} up type veth {peer}"
+            netns.batch([f"netns add {space(n)}"])
+            netns.batch([veth], ovs.netns)
             netns.inside(space(n), "sh", "-c", f"ip a add 10.0.0.{n}/24 dev eth0; ip link set eth0 up; "
                          "ethtool -K eth0 tx off >/dev/null")  # fmt: skip
             ovs.vsctl(

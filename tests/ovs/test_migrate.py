@@ -46,7 +46,8 @@ def host(ovs: PrivateSwitch) -> Iterator[PrivateSwitch]:
     try:
         for n, tap in ((1, TAP), (2, "tapclient")):
             peer = f"peer name eth0 address 52:54:00:00:00:0{n} netns {space(n)}"
-            netns.batch([f"netns add {space(n)}", f"link add name {tap} netns {here} up type veth {peer}"])
+            netns.batch([f"netns add {space(n)}"])
+            netns.batch([f"link add name {tap} up type veth {peer}"], here)
             wake = f"ip addr add 10.0.0.{n}/24 dev eth0; ip link set eth0 up; ethtool -K eth0 tx off > /dev/null"
             netns.inside(space(n), "sh", "-c", wake)
         netns.inside(here, "sh", "-ec", f"""

@@ -83,9 +83,9 @@ def machines(tmp_path: Path) -> Iterator[list[Machine]]:
         found = []
         for number in (1, 2, 3):
             space, port = f"{prefix}{number}", f"port{number}"
-            netns.batch(
-                [f"netns add {space}", f"link add name eth0 netns {space} up type veth peer name {port} netns {hub}"]
-            )
+            netns.batch([f"netns add {space}"])
+            netns.batch([f"link add name {port} type veth peer name eth0 netns {space}"], hub)
+            netns.inside(space, "ip", "link", "set", "eth0", "up")
             netns.inside(hub, "ip", "link", "set", port, "up", "master", "hub")
             netns.inside(space, "ip", "link", "set", "lo", "up")
             netns.inside(space, "ip", "address", "add", f"10.0.0.{number}/24", "dev", "eth0")
