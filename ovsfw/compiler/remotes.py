@@ -7,9 +7,10 @@ priority there can be only one flow with its match.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
+from itertools import chain
+from typing import TypeVar
 
 from ovsfw.compiler.following import Pages
 from ovsfw.compiler.groups import RULE_TABLE, clause, remote_field
@@ -30,6 +31,8 @@ from ovsfw.policy.model import (
     member_addresses,
 )
 from ovsfw.policy.paged import Paged
+
+T = TypeVar("T")
 
 # The table of rules that refers to a set.
 Place = tuple[Direction, Family]
@@ -61,8 +64,8 @@ Names = tuple[str, ...]
 # These, and the addresses of one port or address group.
 _Share = tuple[Names, set[Prefix]]
 _NOTHING: _Share = ((), set())
-# The first bucket of each IP version.
-_FIRST = {family: number * PAGES * BUCKETS for number, family in enumerate(Family)}
+# Where the addresses of an IP version lie: its first bucket; and how long they are, in bits.
+_LIE = {family: (number * PAGES * BUCKETS, family.bits) for number, family in enumerate(Family)}
 
 
 class Bucket(dict[Prefix, tuple[Names, ...]]):
@@ -74,7 +77,8 @@ class Bucket(dict[Prefix, tuple[Names, ...]]):
     @cached_property
     def names(self) -> frozenset[str]:
         """All sets that one of the addresses is in."""
-        return frozenset(name for owners in self.values() for names in owners for name in names)
+        of_owners = set(chain.from_iterable(set(self.values())))
+        return frozenset(chain.from_iterable(of_owners))
 
     @cached_property
     def _asked(self) -> dict[Place, tuple[Sets, dict[str, int]]]:
@@ -131,29 +135,39 @@ class Members:
         self._pages_of_groups: Pages[str, AddressGroup] = Pages()
         self._ports: Paged[str, Port] = Paged()
         self._address_groups: Paged[str, AddressGroup] = Paged()
-        self._buckets = [Bucket() for _ in range(len(_FIRST) * PAGES * BUCKETS)]
-        self._pages: list[Page] = [self._page(page) for page in range(len(_FIRST) * PAGES)]
+        self._buckets = [Bucket() for _ in range(len(_LIE) * PAGES * BUCKETS)]
+        self._pages: list[Page] = [self._page(page) for page in range(len(_LIE) * PAGES)]
 
     def follow(self, policy: Policy) -> Mapping[Family, Sequence[Page]]:
         """All addresses of a policy.  A page or bucket that is the same as last time is the very same object."""
-        fresh: set[int] = set()
-        ports = self._pages_of_ports.follow(policy.ports)
-        for _, port_before, port in ports.differences(self._ports):
-            self._replace(fresh, _of_port(port_before), _of_port(port))
-        address_groups = self._pages_of_groups.follow(policy.address_groups)
-        for _, group_before, group in address_groups.differences(self._address_groups):
-            self._replace(fresh, _of_address_group(group_before), _of_address_group(group))
-        self._ports, self._address_groups = ports, address_groups
+        fresh: dict[int, Bucket] = {}
+        for gone, come in self._moves(policy):
+            if gone is not None:
+                self._take(fresh, gone)
+            if come is not None:
+                self._put(fresh, come)
+        for number, bucket in fresh.items():
+            self._buckets[number] = bucket
         for page in {number // BUCKETS for number in fresh}:
             self._pages[page] = self._page(page)
-        return {family: self._pages[first // BUCKETS :][:PAGES] for family, first in _FIRST.items()}
+        return {family: self._pages[first // BUCKETS :][:PAGES] for family, (first, _) in _LIE.items()}
+
+    def _moves(self, policy: Policy) -> Iterator[tuple[_Share | None, _Share | None]]:
+        """What each owner had and has, where that differs."""
+        ports = self._pages_of_ports.follow(policy.ports)
+        for _, port_before, port in ports.differences(self._ports):
+            yield _share(_of_port, port_before), _share(_of_port, port)
+        groups = self._pages_of_groups.follow(policy.address_groups)
+        for _, group_before, group in groups.differences(self._address_groups):
+            yield _share(_of_address_group, group_before), _share(_of_address_group, group)
+        self._ports, self._address_groups = ports, groups
 
     def _page(self, page: int) -> Page:
         return Page(self._buckets[page * BUCKETS : (page + 1) * BUCKETS])
 
-    def _replace(self, fresh: set[int], before: _Share, after: _Share) -> None:
+    def _take(self, fresh: dict[int, Bucket], share: _Share) -> None:
         """Each owner counts once, so that an address stays as long as anybody has it."""
-        names, prefixes = before
+        names, prefixes = share
         for prefix in prefixes:
             bucket = self._bucket(fresh, prefix)
             left = [*bucket[prefix]]
@@ -162,38 +176,45 @@ class Members:
                 bucket[prefix] = tuple(left)
             else:
                 del bucket[prefix]
-        names, prefixes = after
+
+    def _put(self, fresh: dict[int, Bucket], share: _Share) -> None:
+        names, prefixes = share
         alone = _alone(names)
         for prefix in prefixes:
             bucket = self._bucket(fresh, prefix)
             owners = bucket.get(prefix)
             bucket[prefix] = tuple(sorted((*owners, names))) if owners else alone
 
-    def _bucket(self, fresh: set[int], prefix: Prefix) -> Bucket:
+    def _bucket(self, fresh: dict[int, Bucket], prefix: Prefix) -> Bucket:
         """The one that an address belongs into; `fresh` are those that were copied for this policy.
 
         Any spreading will do that depends on nothing but the prefix.  Neighbours are together: they often are in the
         same sets, and a set that is new here then is in few pages.
         """
         family, value, length = prefix
-        block = value >> (32 if family is Family.IPV4 else 128) - length >> 4
+        first, width = _LIE[family]
+        block = value >> width - length >> 4
         page, bucket = hash((block >> 5, length)) % PAGES, (block ^ block >> 5 ^ block >> 10) % BUCKETS
-        number = _FIRST[family] + page * BUCKETS + bucket
-        if number not in fresh:
-            fresh.add(number)
-            self._buckets[number] = Bucket(self._buckets[number])
-        return self._buckets[number]
+        number = first + page * BUCKETS + bucket
+        found = fresh.get(number)
+        if found is None:
+            found = fresh[number] = Bucket(self._buckets[number])
+        return found
 
 
-def _of_port(port: Port | None) -> _Share:
-    if port is None or not port.security_groups:
+def _share(of: Callable[[T], _Share], owner: T | None) -> _Share | None:
+    return None if owner is None else of(owner)
+
+
+def _of_port(port: Port) -> _Share:
+    groups = port.security_groups
+    if not groups:
         return _NOTHING
-    prefixes = member_addresses(port) if port.pairs else port.fixed_ips
-    return _group_names(port.security_groups), set(prefixes)
+    return _group_names(groups), set(member_addresses(port) if port.pairs else port.fixed_ips)
 
 
-def _of_address_group(group: AddressGroup | None) -> _Share:
-    return _NOTHING if group is None else ((remote_name(RemoteAddressGroup(group.id)),), set(group.prefixes))
+def _of_address_group(group: AddressGroup) -> _Share:
+    return (remote_name(RemoteAddressGroup(group.id)),), set(group.prefixes)
 
 
 @lru_cache(maxsize=1 << 12)
@@ -207,12 +228,41 @@ def _alone(names: Names) -> tuple[Names]:
     return (names,)
 
 
-@dataclass(frozen=True, slots=True)
-class Sets:
-    """The numbers of the sets that the rules of one table refer to, by name."""
+class _Values(dict[tuple[Names, ...], Value | None]):
+    """What the flow of an address says, by whose it is: a clause for each set; None for an address in none of them.
 
-    numbers: Mapping[str, int]
-    _values: dict[tuple[Names, ...], Value | None] = field(init=False, repr=False, compare=False, default_factory=dict)
+    Nearly every address is asked for, so those that are known are found without a call.
+    """
+
+    __slots__ = ("numbers",)
+
+    def __init__(self, numbers: Mapping[str, int]) -> None:
+        self.numbers = numbers
+
+    def __missing__(self, owners: tuple[Names, ...]) -> Value | None:
+        numbers = _numbers(self.numbers, owners)
+        value = self[owners] = joined([_membership(number) for number in numbers]) if numbers else None
+        return value
+
+
+def _numbers(numbers: Mapping[str, int], owners: tuple[Names, ...]) -> list[int]:
+    return sorted({numbers[name] for names in owners for name in names if name in numbers})
+
+
+class Sets:
+    """The numbers of the sets that the rules of one table refer to, by name; never written to."""
+
+    __slots__ = ("numbers", "values")
+
+    def __init__(self, numbers: Mapping[str, int]) -> None:
+        self.numbers = numbers
+        self.values = _Values(numbers)
+        """What the flow of an address says, by its owners; None for an address in none of the sets."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sets) and self.numbers == other.numbers
+
+    __hash__ = None  # type: ignore[assignment]
 
     def some(self, names: frozenset[str]) -> dict[str, int]:
         """Of these alone."""
@@ -221,30 +271,21 @@ class Sets:
 
     def of(self, owners: tuple[Names, ...]) -> tuple[int, ...]:
         """The sets that an address is in, in ascending order."""
-        numbers = self.numbers
-        return tuple(sorted({numbers[name] for names in owners for name in names if name in numbers}))
-
-    def value(self, owners: tuple[Names, ...]) -> Value | None:
-        """What the flow of such an address says: a clause for each set; None for an address in none of them."""
-        try:
-            return self._values[owners]
-        except KeyError:
-            numbers = self.of(owners)
-            value = self._values[owners] = _value(numbers) if numbers else None
-            return value
+        return tuple(_numbers(self.numbers, owners))
 
 
-def member_flows(place: Place, bucket: Mapping[Prefix, tuple[Names, ...]], sets: Sets) -> Iterator[Entry]:
+def member_flows(place: Place, bucket: Mapping[Prefix, tuple[Names, ...]], sets: Sets) -> list[Entry]:
     """Every address of a bucket that is in one of the sets; all are of the IP version of the table."""
-    size = place[1].bits // 8
-    around: dict[int, tuple[bytes, bytes]] = {}
+    size, values = place[1].bits // 8, sets.values
+    found: list[Entry] = []
+    latest, before, after = -1, b"", b""
     for (_, address, length), owners in bucket.items():
-        value = sets.value(owners)
+        value = values[owners]
         if value is not None:
-            if length not in around:
-                around[length] = _around(place, length)
-            before, after = around[length]
-            yield before + (address.to_bytes(size, "big") if length else b"") + after, value
+            if length != latest:
+                latest, (before, after) = length, _around(place, length)
+            found.append((before + (address.to_bytes(size, "big") if length else b"") + after, value))
+    return found
 
 
 @lru_cache(maxsize=1 << 10)
@@ -261,11 +302,6 @@ def _around(place: Place, length: int) -> tuple[bytes, bytes]:
     mask = width if 0 < length < family.bits else 0
     end = len(key) - mask
     return key[: end - width if length else end], key[end:]
-
-
-def _value(numbers: Iterable[int]) -> Value:
-    """What `clause` gives for all these sets at once; nearly every address has one of its own."""
-    return joined([_membership(number) for number in numbers])
 
 
 @lru_cache(maxsize=1 << 16)

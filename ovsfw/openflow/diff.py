@@ -37,6 +37,8 @@ class Diff:
 def diff(installed: FlowSet, desired: FlowSet) -> Diff:
     """Compare; batches and parts that are the very same object in both are skipped."""
     have, want = _compared(installed, desired)
+    if have == want:  # by far the fastest look at a hundred thousand
+        return Diff()
     differing = sorted([key for key, value in want.items() if have.get(key) != value])
     adds = tuple([Flow(key, want[key]) for key in differing if key not in have])
     # Where the counts say that nothing is left over, a hundred thousand keys need not be looked for.

@@ -81,10 +81,12 @@ class Paged(Mapping[K, V]):
     def differences(self, before: Paged[K, V]) -> Iterator[tuple[K, V | None, V | None]]:
         """What a key stood for before and does now, where that is not the same object nor equal; None: it did not."""
         for old, new in _differing(before.tree, self.tree):
-            for key in old.keys() | new.keys():
-                was, now = old.get(key), new.get(key)
-                if was is not now and was != now:
+            for key, now in new.items():
+                was = old.get(key)
+                if was is None or (was is not now and was != now):
                     yield key, was, now
+            for key in old.keys() - new.keys():
+                yield key, old[key], None
 
     def __repr__(self) -> str:
         return f"Paged({dict(self)!r})"
