@@ -9,9 +9,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import dataclass
 
 from ovsfw.openflow.monitor import Event
-from ovsfw.switch import ports
 from ovsfw.switch.channel import Channel
-from ovsfw.switch.connection import Connection
 from ovsfw.switch.ovsdb import Ovsdb
 from ovsfw.switch.rundir import management_socket, rundir_of
 
@@ -45,7 +43,6 @@ class Links:
         self.channel = Channel()
         self._db, self._tables, self._ears = db, tables, ears
         self._ovsdb: Ovsdb | None = None
-        self._ports: Connection | None = None
         self._followers: list[asyncio.Task[None]] = []
         # Since when the database is away (time.time()); 0 while it is there, and while there was none yet.
         self.away_since = 0.0
@@ -63,10 +60,9 @@ class Links:
 
     async def connect(self) -> bool:
         """Connect to the switch anew; whether it tells what others do to flows.  Raises SwitchError."""
-        self._hang_up()
         await self.channel.connect(self.path)
         watching = await self.channel.watch(self._tables, self._ears.flows)
-        self._ports = await ports.watch(self.path, self._ears.ports)
+        await self.channel.watch_ports(self._ears.ports)
         self.follow(self._follow_channel())
         return watching
 
@@ -79,7 +75,7 @@ class Links:
         """End all of it at once."""
         for task in self._followers:
             task.cancel()
-        self._hang_up()
+        self.channel.close()
         if self._ovsdb is not None:
             self._ovsdb.close()
             self._ovsdb = None
@@ -104,9 +100,3 @@ class Links:
     async def _follow_channel(self) -> None:
         logger.debug("%s", await self.channel.lost())
         self._ears.lost()
-
-    def _hang_up(self) -> None:
-        self.channel.close()
-        if self._ports is not None:
-            self._ports.close()
-            self._ports = None

@@ -7,7 +7,7 @@ goes wrong on the way leaves it in doubt: a commit that timed out may have been 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
@@ -24,7 +24,7 @@ from ovsfw.policy.model import Policy
 from ovsfw.settling import Settling
 
 # Seconds until a question is on its way.
-_ASKED = 0.002
+_ASKED = 0.001
 
 
 class Switch(Protocol):
@@ -195,7 +195,7 @@ class Reconciler:
 
         Ports are taken out of flooding before the flows change, and put back after, so that at no moment a packet
         reaches an endpoint past its rules.  `settings_hold`: no port has come or gone since the last turn, so the
-        switch need not be asked for its settings.
+        switch need not be asked for its ports.
         """
         if policy is None or bindings is None:
             return None
@@ -222,16 +222,20 @@ class Reconciler:
     async def _compare(self, policy: Policy, bindings: Bindings, *, settings_hold: bool) -> tuple[Program, Change]:
         """What is wanted, and how it differs from what there is.
 
-        Settings are asked for unless they hold: a port that was unplugged and plugged again has lost its flag.
+        Ports are asked for unless they hold: one that was unplugged and plugged again has lost its flag.  The other
+        settings are lost with ovs-vswitchd alone, and looked at where there is doubt.
 
         What others do while the switch is read may be in what is read or not, but what is told last is so.
         """
         if self._agreed is not None:
-            agreed, desired = self._agreed, self._compile(policy, bindings)
+            agreed = self._agreed
             if settings_hold:
+                desired = self._compile(policy, bindings)
                 change = _change_since(agreed, desired)
             else:
-                change = change_between(agreed.flows, await _settings(self._switch), desired)
+                ports, desired = await asyncio.gather(self._switch.ports(), self._compile_meanwhile(policy, bindings))
+                settings = Settings(_closed(ports), agreed.fragment_ports, agreed.connection_limits)
+                change = change_between(agreed.flows, settings, desired)
         else:
             self._drift = {}
             installed, desired = await asyncio.gather(read(self._switch), self._compile_meanwhile(policy, bindings))
@@ -284,8 +288,11 @@ async def _settings(switch: Switch) -> Settings:
     ports, fragment_ports, limits = await asyncio.gather(
         switch.ports(), switch.shows_fragment_ports(), switch.connection_limits()
     )
-    no_flood = frozenset(ofport for ofport, port in ports.items() if port.no_flood)
-    return Settings(no_flood, fragment_ports, limits)
+    return Settings(_closed(ports), fragment_ports, limits)
+
+
+def _closed(ports: Mapping[int, SwitchPort]) -> frozenset[int]:
+    return frozenset(ofport for ofport, port in ports.items() if port.no_flood)
 
 
 class Enforced(NamedTuple):
@@ -303,9 +310,21 @@ async def enforce(switch: Switch, settling: Settling, wanted: Enforced, *, is_ne
     """
     policy, bindings, change = wanted
     judge = Judge(policy, bindings)
-    await settling.prepare(judge, change.flows)
-    await carry_out(switch, change)
+    await _both(settling.prepare(judge, change.flows), _close(switch, change.close))
+    await carry_out(switch, replace(change, close=frozenset()))
     settling.begin(policy, judge, change.flows, in_doubt=is_new)
+
+
+async def _both(*works: Awaitable[None]) -> None:
+    """At once, to the end of both.  Raises what one has raised."""
+    for failed in await asyncio.gather(*works, return_exceptions=True):
+        if failed is not None:
+            raise failed
+
+
+async def _close(switch: Switch, ofports: frozenset[int]) -> None:
+    if ofports:
+        await switch.set_no_flood(ofports, on=True)
 
 
 async def carry_out(switch: Switch, change: Change) -> None:
@@ -314,8 +333,7 @@ async def carry_out(switch: Switch, change: Change) -> None:
     Where a MAC address no longer leads to an endpoint by our flows, the switch's own forwarding must not lead there
     either, by what it has learned.
     """
-    if change.close:
-        await switch.set_no_flood(change.close, on=True)
+    await _close(switch, change.close)
     if change.fragment_ports is not None:
         await switch.show_fragment_ports(on=change.fragment_ports)
     if change.limits:

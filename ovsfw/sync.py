@@ -214,7 +214,8 @@ class Sync:
         await self._connect(why)
         self.reconciler.sends = await self._sends(policy, anew=self.reconciler.in_doubt)
         whole, began = self.reconciler.in_doubt, time.perf_counter()
-        change = await self.reconciler.step(policy, bindings, settings_hold=port_news == self._port_news_seen)
+        settings_hold = port_news == self._port_news_seen and bindings is self.bindings
+        change = await self.reconciler.step(policy, bindings, settings_hold=settings_hold)
         self._port_news_seen = port_news
         milliseconds = (time.perf_counter() - began) * 1000
         if whole:
@@ -304,10 +305,10 @@ class Sync:
 
     def _heard_of_database(self) -> None:
         self._news.set()
-        self._heard_of_ports()
+        self.wake("")
 
     def _heard_of_ports(self) -> None:
-        """The next step asks the switch for its settings."""
+        """The next step asks the switch for its ports."""
         self._port_news += 1
         self.wake("")
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from ovsfw.compiler.remark import remark_actions, take_over_actions
 from ovsfw.errors import SwitchError
-from ovsfw.openflow import wire
+from ovsfw.openflow import port, wire
 from ovsfw.openflow.action import encode_actions
 from ovsfw.openflow.codec import ofproto
 from ovsfw.openflow.diff import Diff
@@ -22,9 +22,10 @@ from ovsfw.openflow.port import SwitchPort
 from ovsfw.openflow.text import format_flow
 from ovsfw.openflow.tracked import Tracked
 from ovsfw.openflow.wire import BundleStep
-from ovsfw.switch import limits, ports
+from ovsfw.switch import limits
 from ovsfw.switch.connection import Connection
 from ovsfw.switch.conntrack import Conntrack
+from ovsfw.switch.ports import Ports
 from ovsfw.switch.rundir import control_socket
 from ovsfw.switch.unixctl import unixctl
 from ovsfw.waiting import within
@@ -38,15 +39,18 @@ T = TypeVar("T")
 
 
 class Channel:
-    """An OpenFlow connection to one bridge; one request at a time, others wait their turn.
+    """OpenFlow to one bridge; one request at a time, others wait their turn.
 
-    Any error leaves it closed, because it is then not known what the switch has got; connect again and dump.
+    Its state is two connections, one of them for what only OpenFlow 1.0 knows of ports, made when that is wanted first.
+    Any error leaves both closed, because it is then not known what the switch has got; connect again and dump.
     """
 
     def __init__(self, timeout: float = TIMEOUT) -> None:
         self._timeout = timeout
         self._connection: Connection | None = None
-        self._turn = asyncio.Lock()
+        self._of_ports: Connection | None = None
+        self._ports: Ports | None = None
+        self._turn, self._turn_at_ports = asyncio.Lock(), asyncio.Lock()
 
     @property
     def is_open(self) -> bool:
@@ -56,15 +60,17 @@ class Channel:
     async def connect(self, path: Path) -> None:
         """Connect to `<rundir>/<bridge>.mgmt`.  Raises SwitchError that says what to do."""
         self.close()
+        self._of_ports = self._ports = None
         self._connection = await _timed(Connection.open(path), f"{path}: connecting", self._timeout)
 
     def close(self) -> None:
         """Close at once; doing it again is fine."""
-        if self._connection is not None:
-            self._connection.close()
+        for connection in (self._connection, self._of_ports):
+            if connection is not None:
+                connection.close()
 
     async def lost(self) -> str:
-        """Wait until the connection is lost or closed, and say why."""
+        """Wait until a connection is lost or closed, and say why."""
         return await self._connected().lost()
 
     async def watch(self, tables: Collection[int], heard: Callable[[Iterable[Event]], None]) -> bool:
@@ -105,10 +111,13 @@ class Channel:
             seconds = self._timeout + len(diff) * SECONDS_PER_FLOW
             await self._ask(lambda connection: _bundle(connection, diff), f"changing flows ({diff})", seconds)
 
-    async def ports(self) -> dict[int, SwitchPort]:
+    async def watch_ports(self, heard: Callable[[], None]) -> None:
+        """Call `heard` from now on whenever somebody else has changed a port of the bridge.  Raises SwitchError."""
+        await self._ask_ports(lambda ports: ports.watch(heard), "starting to watch ports")
+
+    async def ports(self) -> Mapping[int, SwitchPort]:
         """The ports of the bridge by their OpenFlow number.  Raises SwitchError."""
-        path = self._connected().path
-        return await _timed(ports.read(path), f"{path}: reading ports", self._timeout)
+        return await self._ask_ports(lambda ports: ports.read(), "reading ports")
 
     async def set_no_flood(self, ofports: Collection[int], *, on: bool) -> None:
         """Keep ports out of NORMAL's flooding, or let them in again; ports that are gone are skipped.
@@ -116,8 +125,7 @@ class Channel:
         The flag is lost when ovs-vswitchd restarts.  Raises SwitchError.
         """
         if ofports:
-            path = self._connected().path
-            await _timed(ports.set_no_flood(path, ofports, on=on), f"{path}: setting no-flood", self._timeout)
+            await self._ask_ports(lambda ports: ports.set_no_flood(ofports, on=on), "setting no-flood")
 
     async def forget_macs(self) -> None:
         """Let the bridge forget the MAC addresses it has learned; it learns them again.  Raises SwitchError."""
@@ -203,14 +211,34 @@ class Channel:
         return self._connection
 
     async def _ask(self, work: Callable[[Connection], Awaitable[T]], what: str, seconds: float | None = None) -> T:
-        """Take a turn; on any failure the connection is closed."""
+        """Take a turn."""
         async with self._turn:
             connection = self._connected()
-            try:
-                return await _timed(work(connection), f"{connection.path}: {what}", seconds or self._timeout)
-            except BaseException:
-                connection.close()
-                raise
+            return await self._try(work(connection), f"{connection.path}: {what}", seconds or self._timeout)
+
+    async def _ask_ports(self, work: Callable[[Ports], Awaitable[T]], what: str) -> T:
+        """Take a turn at the ports."""
+        async with self._turn_at_ports:
+
+            async def ask() -> T:
+                return await work(await self._port_link())
+
+            return await self._try(ask(), f"{self._connected().path}: {what}", self._timeout)
+
+    async def _port_link(self) -> Ports:
+        if self._ports is None:
+            self._of_ports = await Connection.open(self._connected().path, port.VERSION)
+            self._of_ports.ended = self.close
+            self._ports = Ports(self._of_ports)
+        return self._ports
+
+    async def _try(self, work: Awaitable[T], what: str, seconds: float) -> T:
+        """On any failure everything is closed."""
+        try:
+            return await _timed(work, what, seconds)
+        except BaseException:
+            self.close()
+            raise
 
 
 async def _timed(work: Awaitable[T], what: str, seconds: float) -> T:

@@ -33,13 +33,15 @@ class Connection:
     """A connection to the management socket of one bridge, in one version of OpenFlow.
 
     Its state is `broken`: empty while the stream works, then why it does not.  Broken is for ever; open another.
-    `unasked` gets what the switch says by itself (with transaction id 0), at its place in the stream.
+    `unasked` gets what the switch says by itself (with transaction id 0), at its place in the stream; `ended` is called
+    when it breaks.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: Path) -> None:
         self.path = path
         self.broken = ""
         self.unasked: Callable[[wire.Message], None] = lambda _: None
+        self.ended: Callable[[], None] = lambda: None
         self._reader, self._writer = reader, writer
         self._inbox: asyncio.Queue[wire.Message | None] = asyncio.Queue()
         self._lost = asyncio.Event()
@@ -191,3 +193,4 @@ class Connection:
             self.broken = f"{self.path}: {why}"
             self._inbox.put_nowait(None)
             self._lost.set()
+            self.ended()

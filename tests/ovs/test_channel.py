@@ -20,6 +20,7 @@ from ovsfw.openflow.flow import Entry, Flow, FlowSet, flow
 from ovsfw.openflow.text import format_flow, parse_flow
 from ovsfw.switch.channel import Channel
 from ovsfw.switch.rundir import management_socket
+from ovsfw.waiting import within
 from tests.flow_samples import flows
 
 pytestmark = [pytest.mark.ovs, pytest.mark.usefixtures("bridge")]
@@ -207,6 +208,31 @@ def test_ports_and_their_no_flood_flag(ovs: PrivateSwitch) -> None:
             await channel.set_no_flood([1], on=False)
             assert flags() == ["p2"]
             assert [number for number, port in (await channel.ports()).items() if port.no_flood] == [2]
+            # What others do since the ports were read is not in the way.
+            ovs.ofctl("mod-port", "br-int", "p1", "no-flood")
+            await channel.set_no_flood([1], on=False)
+            assert flags() == ["p2"]
+            ovs.vsctl("set", "interface", "p1", 'mac="52:54:00:00:00:77"')
+            await channel.set_no_flood([1], on=True)
+            assert flags() == ["p1", "p2"]
+
+    asyncio.run(run())
+
+
+def test_both_connections_fall_together(ovs: PrivateSwitch) -> None:
+    async def run() -> None:
+        async with connected(ovs) as channel:
+            await channel.watch_ports(lambda: None)
+            link = channel._of_ports  # noqa: SLF001 - nothing else loses one alone
+            assert link is not None
+            lost = asyncio.create_task(channel.lost())
+            link.close()
+            await within(lost, 5)
+            assert not channel.is_open
+            with pytest.raises(SwitchError, match="closed"):
+                await channel.ports()
+            await channel.connect(management_socket("br-int", ovs.rundir))
+            assert 0xFFFFFFFE in await channel.ports()
 
     asyncio.run(run())
 

@@ -45,7 +45,7 @@ def test_ports_are_closed_before_the_flows_change_and_opened_after() -> None:
     assert [ofport for ofport, on in switch.flagged.items() if on] == [1]
 
 
-def test_a_second_step_looks_only_at_settings_and_sends_nothing() -> None:
+def test_a_second_step_looks_only_at_ports_and_sends_nothing() -> None:
     switch = FakeSwitch()
     reconciler = Reconciler(switch)
     step(reconciler, policy())
@@ -62,9 +62,21 @@ def test_a_port_that_was_plugged_again_is_closed_again() -> None:
     step(reconciler, policy())
     switch.log.clear()
     switch.flagged[2] = False
+    step(reconciler, policy())
+    assert switch.log == ["close [2]"]
+
+
+def test_what_only_a_restart_of_the_switch_loses_is_looked_at_in_doubt() -> None:
+    switch = FakeSwitch()
+    reconciler = Reconciler(switch)
+    step(reconciler, policy())
+    switch.log.clear()
     switch.fragments = False
     step(reconciler, policy())
-    assert switch.log == ["close [2]", "fragments True"]
+    assert switch.log == []
+    reconciler.doubt()
+    step(reconciler, policy())
+    assert switch.log == ["fragments True"]
 
 
 def test_drift_is_seen_only_in_doubt() -> None:
