@@ -181,7 +181,9 @@ def refusal(error: Message) -> Refusal:
 
 
 _NO_BUFFER_ANY_PORT_ANY_GROUP = b"\xff" * 12
-_EVERY_BIT = b"\xff" * 8
+# All bits of a cookie but the lowest, which does not say whose a flow is.  Where all are asked for, Open vSwitch looks at
+# every flow with that cookie, one after the other (collect_rules_strict() in its ofproto/ofproto.c).
+_COOKIE_BITS = b"\xff" * 7 + b"\xfe"
 _NO_BIT = b"\0" * 8
 _ADD = bytes((ofproto.OFPFC_ADD,))
 _DELETE_STRICT = bytes((ofproto.OFPFC_DELETE_STRICT,))
@@ -208,7 +210,7 @@ def _delete(flow: Flow) -> bytes:
     fields = key[3:]
     size = len(fields)
     return b"".join((
-        value[:8], _EVERY_BIT, key[:1], _DELETE_STRICT, b"\0\0\0\0", key[1:3], _NO_BUFFER_ANY_PORT_ANY_GROUP,
+        value[:8], _COOKIE_BITS, key[:1], _DELETE_STRICT, b"\0\0\0\0", key[1:3], _NO_BUFFER_ANY_PORT_ANY_GROUP,
         b"\0\0\0\0", _MATCH_HEADERS[size], fields, _MATCH_PADDING[size],
     ))  # fmt: skip
 
