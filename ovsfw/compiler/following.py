@@ -65,7 +65,7 @@ class Joined(Generic[K, V, T]):
         """
         others, keys_of = leans or (self._leans, tuple)
         changes: dict[K, T | None] = {}
-        if self._given is _ANYTHING or self._given != given:
+        if self._given is not given and self._given != given:
             changes.update({key: make(key, value) for key, value in items.items()})
             changes.update(dict.fromkeys(self.found.keys() - changes.keys()))
         else:
@@ -120,6 +120,8 @@ def spliced(before: tuple[T, ...], now: tuple[T, ...]) -> tuple[tuple[T, ...], t
     >>> spliced((1, 2, 3, 4), (1, 3, 4))
     ((2,), ())
     """
+    if before is now:
+        return (), ()
     first = _alike(before, now)
     before, now = before[first:], now[first:]
     last = _alike(before[::-1], now[::-1])

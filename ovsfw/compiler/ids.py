@@ -124,10 +124,14 @@ class Hints:
         self._by_digest: dict[int, list[str]] = {}
         self._crowded: set[int] = set()
         self._every: tuple[Owner, ...] = ()
+        self._seen: tuple[object, object] = None, None
         self._hinted = Hinted(self._known, {})
 
     def follow(self, policy: Policy) -> Hinted:
         """Those of each group and tier of a policy, until the next one is followed."""
+        if policy.security_groups is self._seen[0] and policy.tiers is self._seen[1]:
+            return self._hinted
+        self._seen = policy.security_groups, policy.tiers
         every: tuple[Owner, ...] = (*policy.security_groups.values(), *policy.tiers)
         if len(every) == len(self._every) and all(map(is_, every, self._every)):
             return self._hinted

@@ -116,10 +116,7 @@ class View:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, View) or self.page is not other.page:
             return False
-        if self.sets is other.sets:
-            return True
-        names = self.page.names
-        return self.sets.some(names) == other.sets.some(names)
+        return self.sets is other.sets or self.page.names.isdisjoint(self.sets.differing(other.sets))
 
 
 class Members:
@@ -252,10 +249,11 @@ def _numbers(numbers: Mapping[str, int], owners: tuple[Names, ...]) -> list[int]
 class Sets:
     """The numbers of the sets that the rules of one table refer to, by name; never written to."""
 
-    __slots__ = ("numbers", "values")
+    __slots__ = ("_compared", "numbers", "values")
 
     def __init__(self, numbers: Mapping[str, int]) -> None:
         self.numbers = numbers
+        self._compared: tuple[Sets, frozenset[str]] | None = None
         self.values = _Values(numbers)
         """What the flow of an address says, by its owners; None for an address in none of the sets."""
 
@@ -263,6 +261,13 @@ class Sets:
         return isinstance(other, Sets) and self.numbers == other.numbers
 
     __hash__ = None  # type: ignore[assignment]
+
+    def differing(self, other: Sets) -> frozenset[str]:
+        """The names that do not have the same number in both; remembered, for every page asks."""
+        if self._compared is None or self._compared[0] is not other:
+            self._compared = other, frozenset(name for name, _ in self.numbers.items() ^ other.numbers.items())
+            other._compared = None  # noqa: SLF001 - of its own kind: two must not hold on to each other
+        return self._compared[1]
 
     def some(self, names: frozenset[str]) -> dict[str, int]:
         """Of these alone."""
