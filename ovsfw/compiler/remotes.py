@@ -266,7 +266,7 @@ class Sets:
         """The names that do not have the same number in both; remembered, for every page asks."""
         if self._compared is None or self._compared[0] is not other:
             self._compared = other, frozenset(name for name, _ in self.numbers.items() ^ other.numbers.items())
-            other._compared = None  # noqa: SLF001 - of its own kind: two must not hold on to each other
+            other._compared = None
         return self._compared[1]
 
     def some(self, names: frozenset[str]) -> dict[str, int]:

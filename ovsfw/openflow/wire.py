@@ -181,8 +181,8 @@ def refusal(error: Message) -> Refusal:
 
 
 _NO_BUFFER_ANY_PORT_ANY_GROUP = b"\xff" * 12
-# All bits of a cookie but the lowest, which does not say whose a flow is.  Where all are asked for, Open vSwitch looks at
-# every flow with that cookie, one after the other (collect_rules_strict() in its ofproto/ofproto.c).
+# All bits of a cookie but the lowest, which does not say whose a flow is.  Where all are asked for, Open vSwitch looks
+# at every flow with that cookie, one after the other (collect_rules_strict() in its ofproto/ofproto.c).
 _COOKIE_BITS = b"\xff" * 7 + b"\xfe"
 _NO_BIT = b"\0" * 8
 _ADD = bytes((ofproto.OFPFC_ADD,))
