@@ -17,7 +17,6 @@ from ovsfw.lab.vswitch import PrivateSwitch
 from ovsfw.policy.document import parse
 from ovsfw.reconciler import Change, carry_out, change_between, read
 from ovsfw.switch.channel import Channel
-from ovsfw.switch.ports import set_no_flood
 from ovsfw.switch.rundir import control_socket
 from ovsfw.switch.unixctl import unixctl
 from tests.benchmarks.world import BRIDGE, UPLINK, Row
@@ -135,7 +134,8 @@ async def _program(switch: PrivateSwitch, name: str) -> None:
     else:
         switch.ofctl("add-flows", BRIDGE, "-", stdin=_SMALLEST if name == "smallest" else _NORMAL)
         # Ours has taken the ports out of flooding, which these two need until they have learned.
-        await set_no_flood(switch.rundir / f"{BRIDGE}.mgmt", MACHINES, on=False)
+        for number in MACHINES:
+            switch.ofctl("mod-port", BRIDGE, f"vm{number}", "flood")
     for command in ("revalidator/purge", "dpctl/flush-conntrack"):
         switch.appctl(command)
 
