@@ -195,7 +195,7 @@ class Reconciler:
 
         Ports are taken out of flooding before the flows change, and put back after, so that at no moment a packet
         reaches an endpoint past its rules.  `settings_hold`: no port has come or gone since the last turn, so the
-        switch need not be asked for its ports.
+        switch need not be asked for its settings.
         """
         if policy is None or bindings is None:
             return None
@@ -222,8 +222,7 @@ class Reconciler:
     async def _compare(self, policy: Policy, bindings: Bindings, *, settings_hold: bool) -> tuple[Program, Change]:
         """What is wanted, and how it differs from what there is.
 
-        Ports are asked for unless they hold: one that was unplugged and plugged again has lost its flag.  The other
-        settings are lost with ovs-vswitchd alone, and looked at where there is doubt.
+        Settings are asked for unless they hold: a port that was unplugged and plugged again has lost its flag.
 
         What others do while the switch is read may be in what is read or not, but what is told last is so.
         """
@@ -233,8 +232,9 @@ class Reconciler:
                 desired = self._compile(policy, bindings)
                 change = _change_since(agreed, desired)
             else:
-                ports, desired = await asyncio.gather(self._switch.ports(), self._compile_meanwhile(policy, bindings))
-                settings = Settings(_closed(ports), agreed.fragment_ports, agreed.connection_limits)
+                settings, desired = await asyncio.gather(
+                    _settings(self._switch), self._compile_meanwhile(policy, bindings)
+                )
                 change = change_between(agreed.flows, settings, desired)
         else:
             self._drift = {}
@@ -288,11 +288,8 @@ async def _settings(switch: Switch) -> Settings:
     ports, fragment_ports, limits = await asyncio.gather(
         switch.ports(), switch.shows_fragment_ports(), switch.connection_limits()
     )
-    return Settings(_closed(ports), fragment_ports, limits)
-
-
-def _closed(ports: Mapping[int, SwitchPort]) -> frozenset[int]:
-    return frozenset(ofport for ofport, port in ports.items() if port.no_flood)
+    no_flood = frozenset(ofport for ofport, port in ports.items() if port.no_flood)
+    return Settings(no_flood, fragment_ports, limits)
 
 
 class Enforced(NamedTuple):
@@ -316,10 +313,18 @@ async def enforce(switch: Switch, settling: Settling, wanted: Enforced, *, is_ne
 
 
 async def _both(*works: Awaitable[None]) -> None:
-    """At once, to the end of both.  Raises what one has raised."""
-    for failed in await asyncio.gather(*works, return_exceptions=True):
-        if failed is not None:
-            raise failed
+    """At once, to the end of both.  Raises what went wrong first: the other may have failed for it."""
+    failed: list[Exception] = []
+
+    async def noted(work: Awaitable[None]) -> None:
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - it is raised again
+            failed.append(error)
+
+    await asyncio.gather(*map(noted, works))
+    if failed:
+        raise failed[0]
 
 
 async def _close(switch: Switch, ofports: frozenset[int]) -> None:

@@ -308,7 +308,7 @@ class Sync:
         self.wake("")
 
     def _heard_of_ports(self) -> None:
-        """The next step asks the switch for its ports."""
+        """The next step asks the switch for its settings."""
         self._port_news += 1
         self.wake("")
 

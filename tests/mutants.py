@@ -58,8 +58,8 @@ MUTATIONS = (
     Mutation("rules of remote sets are plain rules", "groups", "(m.CONJ_ID(of_set),)", "()"),
     Mutation("prefixes of rules are not asked for", "groups",
              "remote = prefix_terms(remote_field(rule.direction, rule.family), rule.remote)", "remote = ()"),
-    Mutation("an address is in one remote set alone", "remotes", "for name in names if name in numbers}))",
-             "for name in names if name in numbers})[:1])"),
+    Mutation("an address is in one remote set alone", "remotes", "for name in names if name in numbers})",
+             "for name in names if name in numbers})[:1]"),
     Mutation("the last group alone is asked", "tiers", "groups[name] for name in sorted(names))",
              "groups[name] for name in sorted(names)[-1:])"),
     # Tiers

@@ -199,14 +199,18 @@ def test_no_history_shows(seen: list[tuple[Policy, Bindings]], history: list[str
     switch = FakeSwitch()
     reconciler = Reconciler(switch)
     policy, bindings = seen[0]
+    told, settings_hold = bindings, False
     for happening in history:
         chosen = data.draw(st.sampled_from(seen))
         policy = chosen[0] if happening in ("policy", "both", "before", "after") else policy
         bindings = chosen[1] if happening in ("bindings", "both", "before", "after") else bindings
         meddle(switch, reconciler, happening)
         known = None if happening == "unknown" else policy
+        # As the daemon has it: the switch tells when ports come and go, and the database what is plugged in.
+        settings_hold = settings_hold and happening != "replug" and bindings is told
         try:
-            asyncio.run(reconciler.step(known, bindings))
+            asyncio.run(reconciler.step(known, bindings, settings_hold=settings_hold))
+            told, settings_hold = bindings, known is not None
         except SwitchError:
             assert happening in ("before", "after")
         switch.fail_next = ""

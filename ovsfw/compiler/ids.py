@@ -131,9 +131,9 @@ class Hints:
         """Those of each group and tier of a policy, until the next one is followed."""
         if policy.security_groups is self._seen[0] and policy.tiers is self._seen[1]:
             return self._hinted
-        self._seen = policy.security_groups, policy.tiers
         every: tuple[Owner, ...] = (*policy.security_groups.values(), *policy.tiers)
         if len(every) == len(self._every) and all(map(is_, every, self._every)):
+            self._seen = policy.security_groups, policy.tiers
             return self._hinted
         # What is known is held here, so that nothing new has its place in memory.
         owners = {id(owner): owner for owner in every}
@@ -148,6 +148,7 @@ class Hints:
                 self._note(value, [*self._by_digest.get(value, ()), name])
         apart = _hints(told_apart(self._by_digest, self._crowded, HINTS))
         self._every, self._hinted = every, Hinted(self._known, apart)
+        self._seen = policy.security_groups, policy.tiers
         return self._hinted
 
     def _note(self, value: int, names: list[str]) -> None:

@@ -48,7 +48,6 @@ class Channel:
     def __init__(self, timeout: float = TIMEOUT) -> None:
         self._timeout = timeout
         self._connection: Connection | None = None
-        self._of_ports: Connection | None = None
         self._ports: Ports | None = None
         self._turn, self._turn_at_ports = asyncio.Lock(), asyncio.Lock()
 
@@ -60,14 +59,13 @@ class Channel:
     async def connect(self, path: Path) -> None:
         """Connect to `<rundir>/<bridge>.mgmt`.  Raises SwitchError that says what to do."""
         self.close()
-        self._of_ports = self._ports = None
+        self._ports = None
         self._connection = await _timed(Connection.open(path), f"{path}: connecting", self._timeout)
 
     def close(self) -> None:
         """Close at once; doing it again is fine."""
-        for connection in (self._connection, self._of_ports):
-            if connection is not None:
-                connection.close()
+        if self._connection is not None:
+            self._connection.close()
 
     async def lost(self) -> str:
         """Wait until a connection is lost or closed, and say why."""
@@ -211,34 +209,41 @@ class Channel:
         return self._connection
 
     async def _ask(self, work: Callable[[Connection], Awaitable[T]], what: str, seconds: float | None = None) -> T:
-        """Take a turn."""
+        """Take a turn; on any failure both connections are closed."""
         async with self._turn:
             connection = self._connected()
-            return await self._try(work(connection), f"{connection.path}: {what}", seconds or self._timeout)
+            try:
+                return await _timed(work(connection), f"{connection.path}: {what}", seconds or self._timeout)
+            except BaseException:
+                connection.close()
+                raise
 
     async def _ask_ports(self, work: Callable[[Ports], Awaitable[T]], what: str) -> T:
-        """Take a turn at the ports."""
+        """The same with what only OpenFlow 1.0 knows of ports."""
         async with self._turn_at_ports:
+            connection = self._connected()
 
             async def ask() -> T:
-                return await work(await self._port_link())
+                return await work(await self._port_link(connection))
 
-            return await self._try(ask(), f"{self._connected().path}: {what}", self._timeout)
+            try:
+                return await _timed(ask(), f"{connection.path}: {what}", self._timeout)
+            except BaseException:
+                connection.close()
+                raise
 
-    async def _port_link(self) -> Ports:
+    async def _port_link(self, connection: Connection) -> Ports:
+        """The link that belongs to a connection; both end together."""
+        if connection.broken:
+            raise SwitchError(connection.broken)
         if self._ports is None:
-            self._of_ports = await Connection.open(self._connected().path, port.VERSION)
-            self._of_ports.ended = self.close
-            self._ports = Ports(self._of_ports)
+            link = await Connection.open(connection.path, port.VERSION)
+            link.ended, connection.ended = connection.close, link.close
+            if self._connection is not connection or not self.is_open:
+                link.close()
+                raise SwitchError(f"{connection.path}: the connection was lost meanwhile")
+            self._ports = Ports(link)
         return self._ports
-
-    async def _try(self, work: Awaitable[T], what: str, seconds: float) -> T:
-        """On any failure everything is closed."""
-        try:
-            return await _timed(work, what, seconds)
-        except BaseException:
-            self.close()
-            raise
 
 
 async def _timed(work: Awaitable[T], what: str, seconds: float) -> T:

@@ -15,10 +15,12 @@ from ovsfw.errors import SwitchError
 from ovsfw.lab.vswitch import PrivateSwitch
 from ovsfw.openflow import action as a
 from ovsfw.openflow import match as m
+from ovsfw.openflow import wire
 from ovsfw.openflow.diff import Diff, diff
 from ovsfw.openflow.flow import Entry, Flow, FlowSet, flow
 from ovsfw.openflow.text import format_flow, parse_flow
 from ovsfw.switch.channel import Channel
+from ovsfw.switch.connection import Connection
 from ovsfw.switch.rundir import management_socket
 from ovsfw.waiting import within
 from tests.flow_samples import flows
@@ -219,20 +221,30 @@ def test_ports_and_their_no_flood_flag(ovs: PrivateSwitch) -> None:
     asyncio.run(run())
 
 
-def test_both_connections_fall_together(ovs: PrivateSwitch) -> None:
+@pytest.mark.parametrize("which", [0, 1])
+def test_both_connections_fall_together(ovs: PrivateSwitch, which: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Connection] = []
+    real = Connection.open
+
+    async def noted(path: Path, version: int = wire.VERSION) -> Connection:
+        opened.append(await real(path, version))
+        return opened[-1]
+
+    monkeypatch.setattr(Connection, "open", noted)
+
     async def run() -> None:
         async with connected(ovs) as channel:
             await channel.watch_ports(lambda: None)
-            link = channel._of_ports  # noqa: SLF001 - nothing else loses one alone
-            assert link is not None
             lost = asyncio.create_task(channel.lost())
-            link.close()
+            opened[which].close()
             await within(lost, 5)
             assert not channel.is_open
+            assert all(connection.broken for connection in opened)
             with pytest.raises(SwitchError, match="closed"):
                 await channel.ports()
             await channel.connect(management_socket("br-int", ovs.rundir))
             assert 0xFFFFFFFE in await channel.ports()
+            assert len(opened) == 4
 
     asyncio.run(run())
 

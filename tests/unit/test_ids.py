@@ -58,6 +58,19 @@ def test_what_has_not_changed_has_the_same_answer() -> None:
     assert before is after
 
 
+def test_what_ended_in_an_error_is_as_if_it_had_not_been_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ids, "HINTS", FEW)
+    hints, policy = ids.Hints(), _policy([{"a", "b"}, {"c", "d", "e"}])
+    hints.follow(_policy([{"a", "b"}]))
+    with monkeypatch.context() as broken:
+        broken.setattr(ids, "told_apart", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            hints.follow(policy)
+    hints_of = hints.follow(policy)
+    found = {name: hint for group in policy.security_groups.values() for name, hint in hints_of(group).items()}
+    assert found == ids.hint_numbers(policy)
+
+
 def _policy(groups: list[set[str]]) -> Policy:
     """Groups of rules with these ids; one id may be in several."""
     return Policy(

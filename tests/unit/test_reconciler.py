@@ -13,6 +13,7 @@ from ovsfw.errors import SwitchError
 from ovsfw.openflow import match as m
 from ovsfw.openflow.diff import Diff
 from ovsfw.openflow.flow import Flow, FlowSet, flow
+from ovsfw.openflow.tracked import Tracked
 from ovsfw.policy.model import Policy, Port
 from ovsfw.policy.paged import Paged
 from ovsfw.reconciler import Change, Reconciler, Settings, change_between, read
@@ -45,7 +46,7 @@ def test_ports_are_closed_before_the_flows_change_and_opened_after() -> None:
     assert [ofport for ofport, on in switch.flagged.items() if on] == [1]
 
 
-def test_a_second_step_looks_only_at_ports_and_sends_nothing() -> None:
+def test_a_second_step_looks_only_at_settings_and_sends_nothing() -> None:
     switch = FakeSwitch()
     reconciler = Reconciler(switch)
     step(reconciler, policy())
@@ -62,21 +63,9 @@ def test_a_port_that_was_plugged_again_is_closed_again() -> None:
     step(reconciler, policy())
     switch.log.clear()
     switch.flagged[2] = False
-    step(reconciler, policy())
-    assert switch.log == ["close [2]"]
-
-
-def test_what_only_a_restart_of_the_switch_loses_is_looked_at_in_doubt() -> None:
-    switch = FakeSwitch()
-    reconciler = Reconciler(switch)
-    step(reconciler, policy())
-    switch.log.clear()
     switch.fragments = False
     step(reconciler, policy())
-    assert switch.log == []
-    reconciler.doubt()
-    step(reconciler, policy())
-    assert switch.log == ["fragments True"]
+    assert switch.log == ["close [2]", "fragments True"]
 
 
 def test_drift_is_seen_only_in_doubt() -> None:
@@ -106,6 +95,36 @@ def test_flows_stay_as_they_are_when_a_port_cannot_be_closed() -> None:
         with pytest.raises(SwitchError):
             step(reconciler, policy())
     assert (switch.flows, switch.bundles, switch.dumps) == ({}, 0, 2)
+
+
+class Torn(FakeSwitch):
+    """A port does not take its flag, which ends the connection that something else is asked over."""
+
+    def __init__(self, *, slow: bool) -> None:
+        super().__init__()
+        self.slow = slow
+
+    async def set_no_flood(self, ofports: Collection[int], *, on: bool) -> None:
+        self.log.append(f"asked for ports {sorted(ofports)} {on}")
+        raise SwitchError("port p1")
+
+    async def connections(self, zones: Collection[int]) -> list[Tracked]:
+        if self.slow:
+            await asyncio.sleep(0.01)
+        self.log.append(f"asked for connections in {sorted(zones)}")
+        raise SwitchError("the connection is closed")
+
+
+@pytest.mark.parametrize(("slow", "first"), [(True, "port p1"), (False, "the connection is closed")])
+def test_what_went_wrong_first_is_told_when_both_have_ended(slow: bool, first: str) -> None:  # noqa: FBT001
+    switch = Torn(slow=slow)
+    with pytest.raises(SwitchError, match=first):
+        step(Reconciler(switch), policy())
+    assert [done.split(" in ")[0] for done in sorted(switch.log)] == [
+        "asked for connections",
+        "asked for ports [1, 2] True",
+    ]
+    assert (switch.flows, switch.bundles) == ({}, 0)
 
 
 def test_what_the_program_does_not_name_keeps_its_flag() -> None:
