@@ -183,11 +183,20 @@ def _is_gone(pid: int, child: subprocess.Popen[bytes] | None) -> bool:
     """Wait for a process to end; a child of ours is reaped on the way."""
     deadline = time.monotonic() + STOP_TIMEOUT
     while time.monotonic() < deadline:
-        gone = not _arguments(pid) if child is None else child.poll() is not None
-        if gone:
+        if _has_ended(pid) if child is None else child.poll() is not None:
             return True
         time.sleep(0.005)
     return False
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a process has let go of its files, too; that its command line is gone comes before (exit(2), proc(5))."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return True
+    state, threads = fields[0], int(fields[17])
+    return state in (b"Z", b"X") and threads <= 1
 
 
 def _arguments(pid: int) -> list[bytes]:
