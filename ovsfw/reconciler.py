@@ -233,7 +233,7 @@ class Reconciler:
                 change = _change_since(agreed, desired)
             else:
                 settings, desired = await asyncio.gather(
-                    _settings(self._switch), self._compile_meanwhile(policy, bindings)
+                    _settings(self._switch, agreed.connection_limits), self._compile_meanwhile(policy, bindings)
                 )
                 change = change_between(agreed.flows, settings, desired)
         else:
@@ -284,10 +284,16 @@ async def read(switch: Switch) -> Installed:
     return Installed(FlowSet.of(ours), tuple(others), await _settings(switch))
 
 
-async def _settings(switch: Switch) -> Settings:
-    ports, fragment_ports, limits = await asyncio.gather(
-        switch.ports(), switch.shows_fragment_ports(), switch.connection_limits()
-    )
+async def _settings(switch: Switch, agreed: Mapping[int, int] | None = None) -> Settings:
+    """`agreed` are the limits that there should be; where there should be none, none is looked for.
+
+    Nearly nobody has limits, and the switch takes longer to tell them than everything else; the next dump finds one.
+    """
+    asked = (switch.ports(), switch.shows_fragment_ports())
+    if agreed is not None and not agreed:
+        (ports, fragment_ports), limits = await asyncio.gather(*asked), agreed
+    else:
+        ports, fragment_ports, limits = await asyncio.gather(*asked, switch.connection_limits())
     no_flood = frozenset(ofport for ofport, port in ports.items() if port.no_flood)
     return Settings(no_flood, fragment_ports, limits)
 

@@ -14,7 +14,7 @@ from ovsfw.openflow import match as m
 from ovsfw.openflow.diff import Diff
 from ovsfw.openflow.flow import Flow, FlowSet, flow
 from ovsfw.openflow.tracked import Tracked
-from ovsfw.policy.model import Policy, Port
+from ovsfw.policy.model import Network, Policy, Port
 from ovsfw.policy.paged import Paged
 from ovsfw.reconciler import Change, Reconciler, Settings, change_between, read
 from tests.fakes import FakeSwitch
@@ -66,6 +66,23 @@ def test_a_port_that_was_plugged_again_is_closed_again() -> None:
     switch.fragments = False
     step(reconciler, policy())
     assert switch.log == ["close [2]", "fragments True"]
+
+
+def test_limits_are_looked_at_where_there_are_some() -> None:
+    """Somebody changes those of two zones; where there should be none, it is seen in doubt."""
+    limited = Policy(policy().ports, networks={None: Network(connection_limit=100)})
+    here = Bindings((Binding("vm1", 1, 7), Binding("vm2", 2, 7)))
+    for wanted, seen in ((limited, "limits {7: 100, 8: None}"), (policy(), "")):
+        switch = FakeSwitch()
+        reconciler = Reconciler(switch)
+        step(reconciler, wanted, here)
+        switch.log.clear()
+        switch.limits = {7: 5, 8: 5}
+        step(reconciler, wanted, here)
+        assert switch.log == [seen] * bool(seen)
+        reconciler.doubt()
+        step(reconciler, wanted, here)
+        assert switch.limits == ({7: 100} if seen else {})
 
 
 def test_drift_is_seen_only_in_doubt() -> None:
