@@ -31,8 +31,6 @@ FTP = [ingress(family, "tcp", 21, helper="ftp") for family in (4, 6)]
 TFTP = [ingress(family, "udp", 69, helper="tftp") for family in (4, 6)]
 TO_FTP = [egress(family, "tcp", 21, helper="ftp") for family in (4, 6)]
 TO_TFTP = [egress(family, "udp", 69, helper="tftp") for family in (4, 6)]
-# A request to read a file (RFC 1350): the kernel's helper looks at the code, that of userspace at nothing.
-READ = Raw(b"\0\1file\0octet\0")
 CONTROL_PORTS = (("tcp", 21), ("udp", 69))
 PLAIN = [ingress(family, *service) for family in (4, 6) for service in CONTROL_PORTS]
 TO_PLAIN = [egress(family, *service) for family in (4, 6) for service in CONTROL_PORTS]
@@ -41,6 +39,11 @@ BACKWARDS = [write(family, "tcp", port) for write in (ingress, egress) for famil
 # connection, and takes no answer for a beginning.
 CUT = (Reason.INVALID, Reason.BLOCKED) if WITH_VETHS else (Reason.BLOCKED,)
 MACHINES = (vm(1, "server"), vm(2, "client"), vm(3, "open"), vm(4, "server"), vm(5, "nothing"))
+
+
+def request(family: int) -> Packet:
+    """Of TFTP, to read a file (RFC 1350): the kernel's helper looks at its code, that of userspace at nothing."""
+    return ip(family, "vm2", "vm1") / UDP(sport=CONTROL, dport=69) / Raw(b"\0\1file\0octet\0")
 
 
 def place(name: str) -> str:
@@ -354,7 +357,7 @@ def test_data_of_tftp(helped: Bench, family: int) -> None:
     """The server answers from another port, later also in fragments."""
     begin = udp(family, "vm1", "vm2", sport=2000, dport=CONTROL)
     helped.sends("vm1", begin).stopped(by=Reason.DENIED)
-    helped.sends("vm2", udp(family, "vm2", "vm1", sport=CONTROL, dport=69) / READ).reaches("vm1")
+    helped.sends("vm2", request(family)).reaches("vm1")
     large = ip(family, "vm1", "vm2") / UDP(sport=2000, dport=CONTROL) / Raw(bytes(4000))
     helped.sends("vm1", begin).reaches("vm2")
     helped.sends("vm2", udp(family, "vm2", "vm1", sport=CONTROL, dport=2000)).reaches("vm1")
@@ -367,7 +370,7 @@ def test_data_of_tftp(helped: Bench, family: int) -> None:
 
 def test_data_does_not_begin_in_fragments(helped: Bench, family: int) -> None:
     """The kernel expects it no more then: the first packet that is as expected uses that up, though it is denied."""
-    helped.sends("vm2", udp(family, "vm2", "vm1", sport=CONTROL, dport=69) / READ).reaches("vm1")
+    helped.sends("vm2", request(family)).reaches("vm1")
     large = ip(family, "vm1", "vm2") / UDP(sport=2000, dport=CONTROL) / Raw(bytes(4000))
     for fragment in cut(large, 1280, 2560):
         helped.sends("vm1", fragment).spares("vm2")
@@ -380,5 +383,5 @@ def test_data_does_not_begin_in_fragments(helped: Bench, family: int) -> None:
 
 def test_without_a_helper_tftp_has_no_data(bench: Bench, family: int) -> None:
     bench.enforce(*MACHINES, server=PLAIN, client=TO_PLAIN)
-    bench.sends("vm2", udp(family, "vm2", "vm1", sport=CONTROL, dport=69) / READ).reaches("vm1")
+    bench.sends("vm2", request(family)).reaches("vm1")
     bench.sends("vm1", udp(family, "vm1", "vm2", sport=2000, dport=CONTROL)).stopped(by=Reason.DENIED)
