@@ -161,8 +161,9 @@ class Host:
     def _follow_speakers(
         self, policy: Policy, groups: Paged[str, tuple[List, ...]], hints: Hinted
     ) -> Paged[str, Speaker]:
-        if groups is not self._numbered:
-            self._numbers, self._numbered = same(number(groups), self._numbers), groups
+        if any(was is None or now is None for _, was, now in groups.differences(self._numbered)):
+            self._numbers = same(number(groups), self._numbers)
+        self._numbered = groups
         numbers = self._numbers
 
         def speaker(name: str, _: object) -> Speaker:

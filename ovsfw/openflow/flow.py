@@ -152,11 +152,11 @@ class FlowSet(Mapping[Key, Value]):
     def flat(self) -> Mapping[Key, Value]:
         """Everything in one mapping.  Raises DuplicateFlowError when two parts claim one key."""
         if self._flat is None:
+            every = [part for batch in self.batches.values() for _, part in parts(batch)]
             flat: dict[Key, Value] = {}
-            for batch in self.batches.values():
-                for _, part in parts(batch):
-                    flat.update(part)
-            if len(flat) != len(self):
+            for part in every:
+                flat.update(part)
+            if len(flat) != sum(map(len, every)):
                 raise DuplicateFlowError("two parts of a flow set claim one key")
             self._flat = flat
         return self._flat

@@ -135,7 +135,7 @@ async def _program(switch: PrivateSwitch, name: str) -> None:
         switch.ofctl("add-flows", BRIDGE, "-", stdin=_SMALLEST if name == "smallest" else _NORMAL)
         # Ours has taken the ports out of flooding, which these two need until they have learned.
         for number in MACHINES:
-            switch.ofctl("mod-port", BRIDGE, f"vm{number}", "flood")
+            switch.run("ovs-ofctl", "-O", "OpenFlow10", "mod-port", BRIDGE, f"vm{number}", "flood")
     for command in ("revalidator/purge", "dpctl/flush-conntrack"):
         switch.appctl(command)
 

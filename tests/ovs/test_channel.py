@@ -211,7 +211,8 @@ def test_ports_and_their_no_flood_flag(ovs: PrivateSwitch) -> None:
             assert flags() == ["p2"]
             assert [number for number, port in (await channel.ports()).items() if port.no_flood] == [2]
             # What others do since the ports were read is not in the way.
-            ovs.ofctl("mod-port", "br-int", "p1", "no-flood")
+            ovs.run("ovs-ofctl", "-O", "OpenFlow10", "mod-port", "br-int", "p1", "no-flood")
+            assert flags() == ["p1", "p2"]
             await channel.set_no_flood([1], on=False)
             assert flags() == ["p2"]
             ovs.vsctl("set", "interface", "p1", 'mac="52:54:00:00:00:77"')
