@@ -35,7 +35,7 @@ def main() -> int:
     """Print a table."""
     parser = argparse.ArgumentParser(prog="scripts/bench-neutron", description=__doc__.splitlines()[0])
     parser.add_argument("shape", nargs="?", default="small", choices=SHAPES)
-    parser.add_argument("--first-sync", action="store_true", help="nothing after that: minutes where all is an hour")
+    parser.add_argument("--first-sync", action="store_true", help="nothing after that")
     parser.add_argument("--driver", choices=DRIVERS, default="", help=argparse.SUPPRESS)
     parser.add_argument("--phase", choices=(RUN, AGAIN), default="", help=argparse.SUPPRESS)
     given = parser.parse_args()
